@@ -1,0 +1,165 @@
+"""What a training method and a dataset have to offer, and what the harness hands to them.
+
+A method is a module with four names (see `Method`), a dataset a module with two (see `Dataset`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one trial has to learn, as far as a method may know it."""
+
+    shape: tuple[int, int, int]
+    """One frame: channels C, height H, width W."""
+    classes: int
+    """Number of classes, K."""
+    time_steps: int
+    """Length of the simulation, T."""
+    temporal: bool
+    """True when the input changes over time (event data), False for a still image shown T times."""
+    network: str
+    """Name of the architecture, as `harness list networks` prints it."""
+    network_options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the architecture that differ from its defaults."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a hyperparameter is looked for when an experiment searches instead of listing values."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str | None = None,
+    source: str | None = None,
+    search: Search | None = None,
+    **bounds: float,
+) -> Any:
+    """A hyperparameter: its default, meaning, unit, source and search range in one line.
+
+    `bounds` are pydantic's `gt`, `ge`, `lt`, `le`.
+    """
+    about = {"unit": unit, "source": source, "search": search.__dict__ if search else None}
+    extra: Any = {key: value for key, value in about.items() if value is not None}
+    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[arg-type]
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's hyperparameters: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a training step reports; every tensor detached."""
+
+    loss: Tensor
+    """Mean loss of the batch, a scalar."""
+    logits: Tensor
+    """Class scores that the loss was computed from, of shape (B, K)."""
+    extras: Mapping[str, float] = field(default_factory=dict)
+    """Anything worth logging (solver iterations, residuals). Logged, never scored."""
+
+
+Update = Callable[[], None]
+"""Given to `train_step`: average gradients over workers, clip, step the optimizer, set gradients to zero."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A training method: a module in `methods/` with these four names.
+
+    Optional names:
+
+    - `SPIKING = False`: the method has no time steps (an ordinary network); it is planned once, with T = 1;
+    - `skip(config, task) -> str | None`: the sentence why this task cannot be done, read before anything starts;
+    - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
+    - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
+      gradients do not come from one backward pass through `net.forward` per update.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+
+    @staticmethod
+    def build(config: Any, task: Task) -> nn.Module:
+        """Return the network on the CPU, freshly initialised from torch's global generator."""
+
+    @staticmethod
+    def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Any, update: Update) -> StepOutput:
+        """Learn from one batch: fill `p.grad` of every parameter and call `update()`.
+
+        `x` is float of shape (T, B, C, H, W): normalised, for a still image a view that repeats it T times without a
+        copy; it must not be written to. `y` is int64 of shape (B,). `net` may be wrapped in DistributedDataParallel, so
+        the forward pass goes through `net(x)`.
+        """
+
+    @staticmethod
+    def predict(net: nn.Module, x: Tensor, config: Any) -> Tensor:
+        """Return class scores of shape (T, B, K): entry t - 1 is the decision after t steps.
+
+        Called in eval mode under `no_grad`; must be repeatable and must not mix samples.
+        """
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts about a dataset that the harness and its records need."""
+
+    title: str
+    """The name that tables print, such as 'CIFAR-10'."""
+    shape: tuple[int, int, int]
+    """One frame: channels C, height H, width W."""
+    classes: int
+    temporal: bool
+    sizes: Mapping[str, int]
+    """Number of samples of the splits 'train' and 'test'."""
+    mean: tuple[float, ...]
+    """Mean of each channel of the training images, in units of [0, 1]."""
+    std: tuple[float, ...]
+    source: str
+    """Where the official files are, for a reader."""
+    licence: str
+    citation: str
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """File name -> checksum ('md5:…' or 'sha256:…') of the official files."""
+
+
+Sample = tuple[np.ndarray, int]
+"""An image as uint8 of shape (C, H, W), and its class."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A dataset: a module in `datasets/` with these two names.
+
+    Optional names:
+
+    - `Config`: a pydantic model of options that stand beside `name` in the experiment file; then `samples` takes the
+      model as its third argument and `info(root, config) -> DatasetInfo` replaces `INFO` where it depends on them;
+    - `download(root)`: fetch the official files into `root`, checksummed; absent when there is nothing to fetch.
+    """
+
+    INFO: ClassVar[DatasetInfo]
+
+    @staticmethod
+    def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
+        """Return the samples of 'train' or 'test', read lazily, always in the same order.
+
+        Raises FileNotFoundError, naming the folder and what is expected there, when the files are missing.
+        """

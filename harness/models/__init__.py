@@ -1,0 +1,1 @@
+"""What methods share: network architectures, neurons, surrogates, layers. Needs torch and pydantic only."""
