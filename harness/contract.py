@@ -105,8 +105,9 @@ class Method(Protocol):
         """Learn from one batch: fill `p.grad` of every parameter and call `update()`.
 
         `x` is float of shape (T, B, C, H, W): normalised, for a still image a view that repeats it T times without a
-        copy; it must not be written to. `y` is int64 of shape (B,). `net` may be wrapped in DistributedDataParallel, so
-        the forward pass goes through `net(x)`.
+        copy; it must not be written to. `y` is int64 of shape (B,) or, under label smoothing, class probabilities of
+        shape (B, K): torch's `cross_entropy` takes both. `net` may be wrapped in DistributedDataParallel, so the
+        forward pass goes through `net(x)`.
         """
 
     @staticmethod

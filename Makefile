@@ -1,0 +1,28 @@
+# `make demo` and `make test` do all set-up themselves; `make` lists what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format clean-demo
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make setup    Debian packages, .venv with pinned packages, FFCV compiled; seconds when it is all there
+setup:
+	@PYTHON="$(PYTHON)" scripts/setup.sh
+
+## make demo     sweep over methods, time steps, thresholds and seeds on real handwritten digits, with its table
+demo: setup
+	@$(BIN)/harness sweep configs/digits.yaml
+
+## make test     lint, types and all tests
+test: setup lint
+	@$(BIN)/python -m pytest -q
+
+## make lint     ruff and mypy
+lint:
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+## make format   let ruff format the code
+format:
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

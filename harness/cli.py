@@ -1,0 +1,329 @@
+"""The commands: parse, call, print; nothing else. Results go to stdout, everything else to stderr."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+import harness
+from harness import cluster, experiment_file
+from harness.config import Experiment, schema, smoke
+from harness.experiment_file import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Benchmark training methods of spiking neural networks: one YAML file, one table of accuracy against latency.",
+    epilog="Exit codes: 0 done, 1 failure, 2 the request was wrong, 3 some trials failed, 130/143 interrupted.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Prepare datasets.")
+app.add_typer(data_app, name="data")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override anything in the file.")
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    terminal = "terminal"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    html = "html"
+    json = "json"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    datasets = "datasets"
+    networks = "networks"
+    configs = "configs"
+
+
+def main() -> None:
+    """Run the command line; a wrong request becomes one line and exit code 2."""
+    from harness.sweep import Interrupted
+
+    cluster.prepare_environment()
+    try:
+        app()
+    except ConfigError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        resume = " ".join(["harness", *sys.argv[1:]])
+        print(f"harness: stopped by {stop}; what was measured is saved. Resume with: {resume}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if version:
+        print(f"snn-harness {harness.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: harness sweep configs/digits.yaml --set train.epochs=40 --set seeds=[0,1,2,3,4]")
+def sweep(file: File, set_: Set = None, smoke: Smoke = False, quiet: Quiet = False, json_: Json = False) -> None:
+    """Train every combination that FILE names and print accuracy against latency.
+
+    Trials that have a record are not run again, so the same command continues an interrupted sweep.
+    """
+    from harness import publish, sweep
+    from harness.progress import Display
+
+    experiment = _experiment(file, set_, smoke)
+    trials = _prepared(experiment, str(file), quiet)
+    display = Display(trials, quiet=quiet)
+    with publish.tracker(experiment) as tracker, display:
+        summary = sweep.run(experiment, trials, [display, *([tracker] if tracker else [])])
+        files = publish.write(experiment, summary.records)
+        problems = tracker.finish(files) if tracker else []
+    if json_:
+        print(publish.as_json(summary.records))
+    else:
+        Console().print(publish.table(summary.records))
+    _say(quiet, f"{summary.skipped} of {len(trials)} trials were measured before" if summary.skipped else "")
+    _say(quiet, "written: " + ", ".join(_short(path) for path in files))
+    for problem in problems:
+        _say(False, problem)
+    for failed in summary.failed:
+        _say(False, f"failed: {failed.id}: {failed.reason}")
+    if summary.failed:
+        raise typer.Exit(3)
+
+
+@app.command(epilog="Example: harness train configs/mnist.yaml --method dsr --time-steps 5 --seed 0")
+def train(
+    file: File,
+    method: Annotated[str | None, typer.Option(help="Label of the method; by default the file's first.")] = None,
+    time_steps: Annotated[int | None, typer.Option(help="Length of the simulation, T.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the trial.")] = None,
+    set_: Set = None, smoke: Smoke = False, quiet: Quiet = False, json_: Json = False,
+) -> None:  # fmt: skip
+    """Train one trial of FILE here, without Ray: the first that fits the options."""
+    from harness import sweep
+    from harness.progress import described
+
+    experiment = _experiment(file, set_, smoke)
+    wanted = {"label": method, "time_steps": time_steps, "seed": seed}
+    trials = _prepared(experiment, str(file), quiet)
+    fitting = [t for t in trials if all(value in (None, getattr(t, key)) for key, value in wanted.items())]
+    if not fitting:
+        given = ", ".join(f"{key}={value}" for key, value in wanted.items() if value is not None)
+        raise ConfigError(f"{file}: no trial with {given} (there are: {_offered(trials)})")
+    trial = fitting[0]
+    _say(quiet, f"trial {trial.id}: {trial.label}, T={trial.time_steps}, seed {trial.seed}")
+
+    def show(metrics: dict[str, Any]) -> None:
+        _say(quiet, "epoch {epoch}: loss {train_loss:.4f}, validation {validation_accuracy:.2f} %".format(**metrics))
+
+    result = sweep.run_one(experiment, trial, show)
+    print(result.model_dump_json(indent=1, exclude_none=True) if json_ else described(result))
+    if result.outcome == "failed":
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: harness evaluate results/digits/0123456789ab.json --time-steps 1,2,4,8")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Record of a finished trial.")],
+    time_steps: Annotated[str, typer.Option(help="Simulation lengths, separated by commas.")],
+    json_: Json = False,
+) -> None:
+    """Test accuracy of a trained network at other time steps, each simulated on its own."""
+    from harness import record, trial
+
+    steps = _integers(time_steps)
+    with _refused():
+        result = record.read(run)
+    if result.outcome != "done":
+        raise ConfigError(f"{run}: outcome '{result.outcome}' ({result.reason}); only a finished trial has weights")
+    with _refused():
+        found = {step: trial.reevaluate(result, run.resolve().parent, step).accuracies[-1] for step in steps}
+    if json_:
+        print(json.dumps({"id": result.id, "trained_time_steps": result.trial["time_steps"], "accuracy": found}))
+        return
+    print(f"{result.trial['label']}, trained with T={result.trial['time_steps']}")
+    for step, accuracy in found.items():
+        print(f"T={step}: {accuracy:.2f} %")
+
+
+@app.command(epilog="Example: harness table results/digits --format latex > table.tex")
+def table(
+    paths: Paths,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.terminal,
+) -> None:
+    """Accuracy against latency from records, beside published figures."""
+    from harness import publish, record
+
+    with _refused():
+        records = list(record.read_all(paths))
+    if not records:
+        raise ConfigError(f"no records under {', '.join(map(str, paths))}")
+    if format is Format.terminal:
+        Console().print(publish.table(records))
+    else:
+        print(publish.rendered(records, format.value), end="")
+
+
+@app.command("list", epilog="Example: harness list methods --method dsr")
+def list_(
+    kind: Kind,
+    method: Annotated[str | None, typer.Option(help="Print the settings of this method.")] = None,
+    json_: Json = False,
+) -> None:
+    """What there is, one line each."""
+    from harness import listing
+
+    with _refused():
+        rows = listing.settings(method) if method else listing.names(kind.value)
+    if json_:
+        print(json.dumps(rows, indent=1))
+    else:
+        Console().print(listing.shown(rows, title=f"settings of {method}" if method else kind.value))
+
+
+@app.command(epilog="Example: harness validate configs/digits.yaml --set time_steps=[2,4]")
+def validate(file: File, set_: Set = None, smoke: Smoke = False, json_: Json = False) -> None:
+    """Check FILE, print it with every default filled in, and the plan."""
+    from harness import listing
+
+    experiment = _experiment(file, set_, smoke)
+    trials = _planned(experiment, str(file))
+    plan = listing.plan(experiment, trials)
+    if json_:
+        print(json.dumps({"experiment": experiment.model_dump(mode="json"), "plan": plan}, indent=1))
+        return
+    print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    Console().print(listing.shown(plan["trials"], title=f"{len(trials)} trials, {plan['done']} of them measured"))
+
+
+@app.command("schema")
+def schema_() -> None:
+    """JSON schema of experiment files, for editors: harness schema > experiment.schema.json"""
+    print(json.dumps(schema(), indent=1))
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """What is installed and found on this machine, and what to do about what is missing."""
+    from harness import doctor
+
+    checks = doctor.checks()
+    if json_:
+        print(json.dumps([check.__dict__ for check in checks], indent=1))
+    else:
+        Console().print(doctor.shown(checks))
+    if any(check.state == "missing" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: harness track results/digits --uri http://127.0.0.1:5000")
+def track(
+    paths: Paths,
+    uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; by default as in a sweep.")] = None,
+) -> None:
+    """Send records to MLflow again, for instance after its server was down. Sending twice changes nothing."""
+    from harness import publish, record
+
+    with _refused():
+        records = list(record.read_all(paths))
+    print(publish.track(records, paths, uri))
+
+
+@data_app.command("prepare", epilog="Example: harness data prepare mnist")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="Dataset, as `harness list datasets` prints it.")],
+    set_: Set = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Download (or find under HARNESS_DATA) a dataset and write it into FFCV files, once."""
+    from harness import prepare
+
+    options: dict[str, Any] = {}
+    for override in set_ or []:
+        experiment_file.apply_override(options, override)
+    with _refused():
+        prepared = prepare.prepare(name, options, beton=True)
+    _say(quiet, prepared.manifest.model_dump_json(indent=1))
+    print(prepared.folder)
+
+
+def _experiment(file: Path, overrides: list[str] | None, short: bool) -> Experiment:
+    experiment = experiment_file.load(file, overrides)
+    return smoke(experiment) if short else experiment
+
+
+def _planned(experiment: Experiment, file: str) -> list:
+    from harness import plan, prepare
+
+    with _refused(f"{file}: dataset: "):
+        info = prepare.info(experiment.dataset.name, experiment.dataset.options)
+    return plan.expand(experiment, info, file=file)
+
+
+def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
+    """The trials, once the data that they need is there."""
+    from harness import prepare
+
+    trials = _planned(experiment, file)
+    with _refused(f"{file}: dataset: "):
+        prepare.prepare(experiment.dataset.name, experiment.dataset.options)
+    return trials
+
+
+@contextmanager
+def _refused(where: str = "") -> Iterator[None]:
+    """Turn what plug-ins and readers say about wrong input into a ConfigError."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"{where}{error}") from error
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        steps = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--time-steps {text}: expected whole numbers separated by commas") from None
+    if min(steps) < 1:
+        raise ConfigError(f"--time-steps {text}: time steps count from 1")
+    return steps
+
+
+def _offered(trials: list) -> str:
+    labels, steps, seeds = ({getattr(trial, key) for trial in trials} for key in ("label", "time_steps", "seed"))
+    return f"methods {', '.join(sorted(labels))}; T {sorted(steps)}; seeds {sorted(seeds)}"
+
+
+def _say(quiet: bool, text: str) -> None:
+    if text and not quiet:
+        print(text, file=sys.stderr)
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

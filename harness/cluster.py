@@ -1,0 +1,124 @@
+"""The Ray cluster that a sweep runs on: an existing one if the environment names it, else one on this machine."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config import Scale
+from harness.experiment_file import ConfigError
+
+ENVIRONMENT = {
+    # Also on one machine: Ray's ports listen on every interface, and a token keeps strangers out.
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The default of 2 s is what every report of a Train worker then costs.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # A rank that never reports would be waited for for ever.
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
+    # Records are ours; Tune's own files are logs that nobody reads.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""What Ray reads from the environment, and only before it is imported. A value that the user has set wins."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster has in all."""
+
+    cpus: float
+    gpus: float
+
+
+def prepare_environment() -> None:
+    """Set the defaults of `ENVIRONMENT` where the user has not; has to come before `import ray`."""
+    existing = bool(os.environ.get("RAY_ADDRESS"))
+    for key, value in ENVIRONMENT.items():
+        if not (existing and key == "RAY_AUTH_MODE"):
+            os.environ.setdefault(key, value)
+
+
+@contextmanager
+def connected(scale: Scale) -> Iterator[Capacity]:
+    """A Ray connection for the length of the block, and what the cluster has.
+
+    With RAY_ADDRESS set (also inside a Ray job) that cluster is used; otherwise one is started on this machine and
+    stopped at the end.
+    """
+    prepare_environment()
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    else:
+        ray.init(address="local", **_local(scale))
+    try:
+        total = ray.cluster_resources()
+        yield Capacity(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
+    finally:
+        ray.shutdown()
+
+
+def gpus_per_worker(scale: Scale, capacity: Capacity) -> float:
+    """GPUs of one worker, with `auto` decided: one where the cluster has any."""
+    return float(capacity.gpus > 0) if scale.gpus_per_worker == "auto" else scale.gpus_per_worker
+
+
+def concurrent(scale: Scale, capacity: Capacity, limit: int | None) -> int:
+    """How many trials fit at once.
+
+    Raises ConfigError, with the arithmetic, when not even one does.
+    """
+    gpus = gpus_per_worker(scale, capacity)
+    by_cpu = int(capacity.cpus // (scale.workers * scale.cpus_per_worker))
+    by_gpu = int(capacity.gpus // (scale.workers * gpus)) if gpus else by_cpu
+    fits = min(by_cpu, by_gpu)
+    if fits < 1:
+        raise ConfigError(
+            f"scale: a trial needs {scale.workers} workers x {scale.cpus_per_worker} CPUs = "
+            f"{scale.workers * scale.cpus_per_worker} CPUs and {scale.workers * gpus:g} GPUs; "
+            f"the cluster has {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs"
+        )
+    return min(fits, limit or fits)
+
+
+def _local(scale: Scale) -> dict[str, Any]:
+    """Arguments of `ray.init` for a small cluster in this process's care, reachable from this machine only."""
+    quiet = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "object_store_memory": 128 * 2**20,
+        "num_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    if scale.workers == 1:
+        return {**quiet, "include_dashboard": False}
+    # Train frees the places of a stopped trial through the dashboard's API, which it has to find among several Rays.
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    return {
+        **quiet,
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "dashboard_port": port,
+        "runtime_env": {"env_vars": {"RAY_API_SERVER_ADDRESS": address}},
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

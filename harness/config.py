@@ -1,0 +1,292 @@
+"""What an experiment may say: one typed model per block of the YAML file, with every default."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Selection = Literal["last", "best_validation", "best_test"]
+
+
+class Block(BaseModel):
+    """Base of every block: frozen, unknown keys refused, defaults checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str | int) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
+TimeSteps = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list), Field(min_length=1)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class Augment(Block):
+    """What is done to training images, in batches on the device."""
+
+    crop_padding: int = Field(0, ge=0)
+    """Pixels of zero padding before a random crop to the original size; 0: no crop."""
+    flip: bool = False
+    """Mirror left and right with probability one half."""
+
+
+class DatasetBlock(Block):
+    """Which data; keys that are not named here are options of the dataset itself (`harness list datasets`)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    validation: float = Field(0.1, gt=0, lt=1)
+    """Fraction of the training samples that is held out to select by."""
+    split_seed: int = 0
+    """Decides which samples are held out; the same for every trial."""
+    augment: Augment = Augment()
+    loader: Literal["auto", "memory", "ffcv", "torch"] = "auto"
+    """How batches are fed; all three give the same batches."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the dataset itself."""
+        return dict(self.model_extra or {})
+
+
+class NetworkBlock(Block):
+    """Which architecture; the other keys are its options (`harness list networks`)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the architecture itself."""
+        return dict(self.model_extra or {})
+
+
+class Train(Block):
+    """The training recipe, the same for every method unless a method's own `train` overrides a key."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    """Samples per update over all workers together."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Only for sgd."""
+    nesterov: bool = False
+    """Only for sgd."""
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    """Epochs at which `step` multiplies the learning rate by `gamma`."""
+    gamma: float = Field(0.1, gt=0)
+    """Only for the schedule `step`."""
+    warmup_steps: int = Field(0, ge=0)
+    """Updates over which the learning rate rises linearly from zero."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient; larger ones are scaled down."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` computes under autocast; weights stay float32."""
+    deterministic: bool = True
+    """Ask torch for algorithms that repeat bit for bit."""
+    limit_batches: int | None = Field(None, ge=1)
+    """Batches per pass over the data; for trying things out only."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        given = self.model_fields_set
+        for key in ("momentum", "nesterov"):
+            if self.optimizer != "sgd" and key in given and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"'{key}' has no effect with optimizer '{self.optimizer}'; remove it or use 'sgd'")
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("schedule 'step' needs 'milestones', the epochs at which the learning rate drops")
+        if self.schedule != "step" and self.milestones:
+            raise ValueError(f"'milestones' has no effect with schedule '{self.schedule}'; use 'step'")
+        return self
+
+
+class MethodBlock(Block):
+    """A training method with its settings; listed values under `grid` are all combined."""
+
+    name: str
+    label: str | None = None
+    """What tables call it; needed when one method stands in the file twice."""
+    network: Annotated[NetworkBlock | None, BeforeValidator(_named)] = None
+    """Another architecture than the experiment's."""
+    settings: dict[str, Any] = {}
+    """The method's hyperparameters (`harness list methods --method NAME` prints them)."""
+    grid: dict[str, list[Any]] = {}
+    """Hyperparameter -> the values to try."""
+    time_steps: TimeSteps | None = None
+    """Other time steps than the experiment's."""
+    train: dict[str, Any] = {}
+    """Keys of `train` that differ for this method."""
+
+
+class Scale(Block):
+    """How much machine a trial gets."""
+
+    workers: int = Field(1, ge=1)
+    """Processes that train one trial together (data parallel)."""
+    cpus_per_worker: int = Field(1, ge=1)
+    gpus_per_worker: float | Literal["auto"] = "auto"
+    """`auto`: one where the cluster has any, else none."""
+
+
+class Range(Block):
+    """Where a searched value is drawn from: `low` to `high`, or one of `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give either 'low' and 'high' or 'choices'")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"'low' ({self.low}) must be smaller than 'high' ({self.high})")
+        if self.log and (self.low or 0) <= 0:
+            raise ValueError("'log' needs 'low' above zero")
+        return self
+
+
+class Asha(Block):
+    """Stop the worse part of the trials early, judged by validation accuracy (arXiv 1810.05934)."""
+
+    grace_epochs: int = Field(1, ge=1)
+    """Epochs that every trial may train."""
+    reduction_factor: float = Field(3, gt=1)
+    """One in this many trials goes on at each rung."""
+
+
+class Sweep(Block):
+    """How the trials are chosen."""
+
+    search: Literal["grid", "random", "optuna"] = "grid"
+    trials: int | None = Field(None, ge=1)
+    """Points tried for each method, T and seed by `random` and `optuna`."""
+    space: dict[str, Range | Literal["default"]] = {}
+    """`settings.KEY` or `train.KEY` -> where to look; `default` is the method's own search range."""
+    seed: int = 0
+    """Seed of the search itself."""
+    asha: Asha | None = None
+    max_concurrent: int | None = Field(None, ge=1)
+    """Trials at once; by default as many as the machines hold."""
+    max_failures: int = Field(2, ge=0)
+    """How often a trial whose process died is continued from its checkpoint."""
+
+    @model_validator(mode="after")
+    def _search_is_complete(self) -> Self:
+        if self.search == "grid":
+            for key in ("trials", "space", "asha"):
+                if key in self.model_fields_set:
+                    raise ValueError(f"'{key}' has no effect with search 'grid'; use 'random' or 'optuna'")
+        elif self.trials is None or not self.space:
+            raise ValueError(f"search '{self.search}' needs 'trials' (a number) and 'space' (what is searched)")
+        return self
+
+
+class Evaluation(Block):
+    """How trained networks are judged. The test split decides nothing, except under `best_test`."""
+
+    selection: Selection = "best_validation"
+    """Which epoch's weights count. `best_test` peeks, to compare with papers that do; tables say so."""
+    batch_size: int = Field(256, ge=1)
+    latency_batch_size: int = Field(1, ge=1)
+    latency_repeats: int = Field(20, ge=0)
+    """Timed calls; 0 leaves latency out."""
+
+
+class Tracking(Block):
+    """Where records are mirrored to. The files under `results` stay the truth."""
+
+    mlflow: bool = True
+    uri: str | None = None
+    """MLflow tracking URI; by default MLFLOW_TRACKING_URI, else an SQLite file in the current folder."""
+
+
+class Experiment(Block):
+    """One experiment: every combination that it names is one trial."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names the folder under `results`."""
+    dataset: Annotated[DatasetBlock, BeforeValidator(_named)]
+    network: Annotated[NetworkBlock, BeforeValidator(_named)]
+    methods: tuple[Annotated[MethodBlock, BeforeValidator(_named)], ...] = Field(min_length=1)
+    time_steps: TimeSteps = (4,)
+    """Simulation lengths T; each is trained and evaluated on its own."""
+    seeds: Seeds = (0,)
+    train: Train = Train()
+    scale: Scale = Scale()
+    sweep: Sweep = Sweep()
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+    results: str = "results"
+    """Folder that holds a folder per experiment."""
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        labels = [entry.label or entry.name for entry in self.methods]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two methods are called '{label}'; give one of them another 'label'")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where this experiment's records stand, absolute."""
+        return Path(self.results).expanduser().resolve() / self.name
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of an experiment file, for editors: also the short forms (a name instead of a block)."""
+    content = Experiment.model_json_schema()
+    _allow(content["properties"], ("dataset", "network"), {"type": "string"})
+    _allow(content["properties"], ("time_steps", "seeds"), {"type": "integer"})
+    methods = content["properties"]["methods"]
+    methods["items"] = {"anyOf": [methods["items"], {"type": "string"}]}
+    _allow(content["$defs"]["MethodBlock"]["properties"], ("network",), {"type": "string"})
+    _allow(content["$defs"]["MethodBlock"]["properties"], ("time_steps",), {"type": "integer"})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "snn-harness experiment", **content}
+
+
+def _allow(properties: dict[str, Any], keys: tuple[str, ...], short: dict[str, str]) -> None:
+    for key in keys:
+        properties[key] = {"anyOf": [short, properties[key]]}
+
+
+def smoke(experiment: Experiment) -> Experiment:
+    """The same experiment cut down to about a minute: shortest T, one seed, first grid values, few batches."""
+    fast = {"epochs": 1, "limit_batches": 3, "warmup_steps": 0, "schedule": "constant", "milestones": ()}
+    kept = {key: value for key, value in experiment.train.model_dump().items() if key not in fast}
+    methods = [
+        entry.model_copy(
+            update={
+                "grid": {key: values[:1] for key, values in entry.grid.items()},
+                "time_steps": entry.time_steps and (min(entry.time_steps),),
+                "train": {key: value for key, value in entry.train.items() if key not in fast},
+            }
+        )
+        for entry in experiment.methods
+    ]
+    sweep = experiment.sweep.model_copy(update={"trials": experiment.sweep.trials and 2})
+    return experiment.model_copy(
+        update={
+            "methods": tuple(methods),
+            "time_steps": (min(experiment.time_steps),),
+            "seeds": experiment.seeds[:1],
+            "train": Train.model_validate({**kept, **fast}),
+            "sweep": sweep,
+            "evaluation": experiment.evaluation.model_copy(update={"latency_repeats": 3}),
+            "tracking": experiment.tracking.model_copy(update={"mlflow": False}),
+            "results": str(Path(experiment.results) / "smoke"),
+        }
+    )

@@ -1,0 +1,93 @@
+"""Searching instead of listing: Optuna's suggestions and ASHA's early stops, within one study at a time.
+
+A study is one method at one T with one seed. Points of different studies are never compared: that would tune one method
+at another's expense.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness import plan, record
+from harness.config import Experiment, Range
+from harness.plan import Trial
+from harness.record import Record
+
+
+def resolve(parameters: Mapping[str, Any]) -> Trial:
+    """The trial that Tune's parameters stand for: a whole trial, or a study's base and a suggested point."""
+    trial = Trial.model_validate(parameters["trial"])
+    point = {key: value for key, value in parameters.items() if key.startswith(("settings.", "train."))}
+    return plan.at(trial, point) if point else trial
+
+
+def optuna(experiment: Experiment, base: Trial) -> tuple[int, Any]:
+    """How many points the study still lacks, and a Tune search algorithm that suggests them.
+
+    Points measured by earlier commands are told to Optuna instead of being measured again.
+    """
+    from optuna import logging
+    from ray.tune.search.optuna import OptunaSearch
+
+    logging.set_verbosity(logging.WARNING)
+    ranges = plan.space(experiment, base)
+    known = [result for result in tried(experiment, base) if result.validation_accuracy is not None]
+    searcher = OptunaSearch(
+        space={path: _distribution(given, plan.integer(base, path)) for path, given in ranges.items()},
+        metric="validation_accuracy",
+        mode="max",
+        # A continued study must not repeat the random points it began with.
+        seed=experiment.sweep.seed + len(known),
+        points_to_evaluate=[_point(result.trial, ranges) for result in known] or None,
+        evaluated_rewards=[result.validation_accuracy for result in known] or None,
+    )
+    return (experiment.sweep.trials or 1) - len(known), searcher
+
+
+def asha(experiment: Experiment) -> Any:
+    """Tune's scheduler that stops the worse points of a study early, or None if the experiment has none."""
+    if experiment.sweep.asha is None:
+        return None
+    from ray.tune.schedulers import ASHAScheduler
+
+    return ASHAScheduler(
+        time_attr="epoch",
+        # One more than there are: at max_t a trial would be stopped before it has evaluated and recorded itself.
+        max_t=experiment.train.epochs + 1,
+        grace_period=experiment.sweep.asha.grace_epochs,
+        reduction_factor=experiment.sweep.asha.reduction_factor,
+    )
+
+
+def tried(experiment: Experiment, base: Trial) -> list[Record]:
+    """Records of the points that a study has tried, in this command or before."""
+    if not experiment.folder.exists():
+        return []
+    ranges = plan.space(experiment, base)
+    rest = _rest(base.model_dump(mode="json"), ranges)
+    return [result for result in record.read_all([experiment.folder]) if _rest(result.trial, ranges) == rest]
+
+
+def _rest(trial: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
+    """A trial's configuration without the searched values."""
+    copy = json.loads(json.dumps(trial))
+    for path in ranges:
+        block, key = path.split(".", 1)
+        copy[block].pop(key, None)
+    return copy
+
+
+def _point(trial: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
+    return {path: trial[path.split(".", 1)[0]][path.split(".", 1)[1]] for path in ranges}
+
+
+def _distribution(given: Range, whole: bool) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if given.choices is not None:
+        return CategoricalDistribution(given.choices)
+    assert given.low is not None
+    assert given.high is not None
+    if whole:
+        return IntDistribution(int(given.low), int(given.high), log=given.log)
+    return FloatDistribution(given.low, given.high, log=given.log)

@@ -1,0 +1,235 @@
+"""The trials that have no record yet, as Ray Tune trials."""
+
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness import cluster, provenance, record, search
+from harness.config import Experiment
+from harness.plan import Trial
+from harness.record import Record
+from harness.trial import Report, Run, blank
+from harness.trial import run as run_trial
+from harness.workers import attempt, in_actor, with_workers
+
+FINAL = {"done", "diverged", "skipped"}
+"""Outcomes that a repeated command does not try again; a failed trial gets another chance."""
+
+
+class Interrupted(Exception):
+    """A signal asked the sweep to stop; everything measured so far is on disk."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Watcher(Protocol):
+    """Is told what happens while a sweep runs, on the driver's main thread."""
+
+    def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
+        """An epoch has ended, counted from 1."""
+
+    def finished(self, result: Record) -> None:
+        """A trial has its record."""
+
+
+@dataclass
+class Summary:
+    """What a sweep did."""
+
+    records: list[Record] = field(default_factory=list)
+    """Every trial's record, of this command and of earlier ones."""
+    skipped: int = 0
+    """Trials that had a record before this command."""
+
+    @property
+    def failed(self) -> list[Record]:
+        """Records of trials that failed."""
+        return [result for result in self.records if result.outcome == "failed"]
+
+
+def finished(trials: Iterable[Trial], folder: Path) -> dict[str, Record]:
+    """Records of those trials that need not run again, by id."""
+    files = {trial.id: record.path(folder, trial.id) for trial in trials}
+    found = {name: record.read(file) for name, file in files.items() if file.exists()}
+    return {name: result for name, result in found.items() if result.outcome in FINAL}
+
+
+def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
+    """What all trials of an experiment share."""
+    commit, dirty = provenance.commit()
+    return Run(
+        experiment=experiment.name, folder=str(experiment.folder), evaluation=experiment.evaluation,
+        loader=experiment.dataset.loader, threads=experiment.scale.cpus_per_worker, gpu=gpu,
+        command=" ".join(["harness", *sys.argv[1:]]), commit=commit, dirty=dirty,
+    )  # fmt: skip
+
+
+def run(experiment: Experiment, trials: list[Trial], watchers: Iterable[Watcher] = ()) -> Summary:
+    """Run every trial that has no record yet and return the records of all.
+
+    Raises Interrupted on SIGINT and SIGTERM; the same call then goes on where it stopped. Raises ConfigError when a
+    trial can never fit on the cluster.
+    """
+    folder = experiment.folder
+    before = finished(trials, folder)
+    studies = experiment.sweep.search == "optuna"
+    missing = [trial for trial in trials if studies or trial.id not in before]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Once more inside: ray.init puts a handler of its own in the place of ours.
+        with _signals(), cluster.connected(experiment.scale) as capacity, _signals():
+            gpus = cluster.gpus_per_worker(experiment.scale, capacity)
+            places = cluster.concurrent(experiment.scale, capacity, experiment.sweep.max_concurrent)
+            shared = run_of(experiment, gpu=gpus > 0)
+            for group in _groups(experiment, missing):
+                _tune(experiment, group, shared, gpus, places, list(watchers))
+    if studies:
+        return Summary([result for base in trials for result in search.tried(experiment, base)])
+    return Summary(
+        [record.read(file) for trial in trials if (file := record.path(folder, trial.id)).exists()], len(before)
+    )
+
+
+def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]]:
+    """Trials that Tune sees together: all of them or, where they are compared while they run, study by study."""
+    if experiment.sweep.search == "optuna":
+        yield from ([trial] for trial in trials)
+    elif experiment.sweep.asha:
+        yield from (list(study) for _, study in groupby(trials, key=lambda t: (t.label, t.time_steps, t.seed)))
+    else:
+        yield trials
+
+
+def _tune(
+    experiment: Experiment, trials: list[Trial], shared: Run, gpus: float, places: int, watchers: list[Watcher]
+) -> None:
+    """One Tune run over a group of trials; afterwards every one of them has a record."""
+    from ray import tune
+
+    scale, sweep = experiment.scale, experiment.sweep
+    samples, searcher = 1, None
+    parameters: dict[str, Any] = {
+        "run": shared.model_dump(),
+        "scale": {**scale.model_dump(), "gpus_per_worker": gpus, "max_failures": sweep.max_failures},
+    }
+    if sweep.search == "optuna":
+        parameters["trial"] = trials[0].model_dump(mode="json")
+        samples, searcher = search.optuna(experiment, trials[0])
+    else:
+        parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
+    if samples < 1:
+        return
+    # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
+    one = scale.workers == 1
+    needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
+    tuner = tune.Tuner(
+        tune.with_resources(in_actor if one else with_workers, needs),
+        param_space=parameters,
+        tune_config=tune.TuneConfig(
+            num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment), reuse_actors=one,
+            max_concurrent_trials=places, metric="validation_accuracy", mode="max",
+        ),
+        run_config=tune.RunConfig(
+            name=uuid.uuid4().hex[:12], storage_path=str(experiment.folder / "ray"), verbose=0,
+            failure_config=tune.FailureConfig(max_failures=sweep.max_failures if one else 0),
+            callbacks=[_callback(shared, watchers)],
+        ),
+    )  # fmt: skip
+    tuner.fit()
+
+
+def _callback(shared: Run, watchers: list[Watcher]) -> Any:
+    """Tune's view of the trials, turned into records and passed on to the watchers."""
+    from ray import tune
+
+    class Callback(tune.Callback):
+        def __reduce__(self) -> Any:
+            # Tune stores its callbacks for a restore that we never ask for; watchers hold what cannot be stored.
+            return tune.Callback, ()
+
+        def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+            if "epoch" in result:
+                for watcher in watchers:
+                    watcher.epoch(result["trial"], result["epoch"], result)
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            self._ended(trial, "skipped", _stopped(trial.last_result or {}))
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            if trial.status == "ERROR":
+                self._ended(trial, "failed", _last_line(str(trial.get_error() or "process died")))
+
+        def _ended(self, trial: Any, outcome: record.Outcome, reason: str) -> None:
+            ours = search.resolve(trial.config)
+            file = record.path(Path(shared.folder), ours.id)
+            # The trial wrote its own record, unless its process died or the scheduler stopped it.
+            if not file.exists() or record.read(file).outcome == "failed" != outcome:
+                record.write(blank(ours, shared, outcome, reason), file.parent)
+            for watcher in watchers:
+                watcher.finished(record.read(file))
+
+    return Callback()
+
+
+def _stopped(result: dict[str, Any]) -> str:
+    accuracy = result.get("validation_accuracy", float("nan"))
+    return f"stopped early by ASHA after epoch {result.get('epoch', 0)} at {accuracy:.2f} % validation accuracy"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else text
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted for the length of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    caught: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second signal must not cut the clean-up short
+        caught.append(number)
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException as error:
+        # Ray's compiled code wraps what is raised while it waits.
+        if caught and not isinstance(error, Interrupted):
+            raise Interrupted(caught[0]) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise Interrupted(caught[0])
+
+
+def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
+    """Run one trial in this process, without Ray unless it needs several workers, and return its record.
+
+    Raises Interrupted on SIGINT and SIGTERM.
+    """
+    if experiment.scale.workers > 1:
+        return run(experiment, [trial]).records[0]
+    import torch
+
+    gpu = experiment.scale.gpus_per_worker != 0 and torch.cuda.is_available()
+    shared = run_of(experiment, gpu=gpu)
+    with _signals():
+        return attempt(trial, shared, lambda: run_trial(trial, shared, report=on_epoch))
