@@ -75,14 +75,17 @@ def main() -> None:
         sys.exit(stop.exit_code)
 
 
-@app.callback()
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"snn-harness {harness.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version)] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
 @app.command(epilog="Example: harness sweep configs/digits.yaml --set train.epochs=40 --set seeds=[0,1,2,3,4]")
@@ -93,18 +96,24 @@ def sweep(file: File, set_: Set = None, smoke: Smoke = False, quiet: Quiet = Fal
     """
     from harness import publish, sweep
     from harness.progress import Display
+    from harness.tracking import Tracker
 
     experiment = _experiment(file, set_, smoke)
     trials = _prepared(experiment, str(file), quiet)
-    display = Display(trials, quiet=quiet)
-    with publish.tracker(experiment) as tracker, display:
-        summary = sweep.run(experiment, trials, [display, *([tracker] if tracker else [])])
+    tracker = Tracker(experiment.tracking.uri, experiment.name) if experiment.tracking.mlflow else None
+    problems: list[str] = []
+    try:
+        with Display(sweep.ahead(experiment, trials), quiet=quiet) as display:
+            summary = sweep.run(experiment, trials, [display, *([tracker] if tracker else [])])
         files = publish.write(experiment, summary.records)
-        problems = tracker.finish(files) if tracker else []
+        if tracker:
+            tracker.artifacts(files)
+    finally:
+        problems = tracker.close(timeout=60) if tracker else []
     if json_:
-        print(publish.as_json(summary.records))
+        print(publish.rendered(summary.records, "json"))
     else:
-        Console().print(publish.table(summary.records))
+        _print(publish.table(summary.records))
     _say(quiet, f"{summary.skipped} of {len(trials)} trials were measured before" if summary.skipped else "")
     _say(quiet, "written: " + ", ".join(_short(path) for path in files))
     for problem in problems:
@@ -148,7 +157,7 @@ def train(
 
 @app.command(epilog="Example: harness evaluate results/digits/0123456789ab.json --time-steps 1,2,4,8")
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Record of a finished trial.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Record of a finished trial, or its id under results/.")],
     time_steps: Annotated[str, typer.Option(help="Simulation lengths, separated by commas.")],
     json_: Json = False,
 ) -> None:
@@ -156,12 +165,13 @@ def evaluate(
     from harness import record, trial
 
     steps = _integers(time_steps)
+    file = _record(run)
     with _refused():
-        result = record.read(run)
+        result = record.read(file)
     if result.outcome != "done":
         raise ConfigError(f"{run}: outcome '{result.outcome}' ({result.reason}); only a finished trial has weights")
     with _refused():
-        found = {step: trial.reevaluate(result, run.resolve().parent, step).accuracies[-1] for step in steps}
+        found = {step: trial.reevaluate(result, file.resolve().parent, step).accuracies[-1] for step in steps}
     if json_:
         print(json.dumps({"id": result.id, "trained_time_steps": result.trial["time_steps"], "accuracy": found}))
         return
@@ -174,6 +184,9 @@ def evaluate(
 def table(
     paths: Paths,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.terminal,
+    anytime: Annotated[
+        bool, typer.Option("--anytime", help="Also accuracy after every step of one simulation.")
+    ] = False,
 ) -> None:
     """Accuracy against latency from records, beside published figures."""
     from harness import publish, record
@@ -183,9 +196,9 @@ def table(
     if not records:
         raise ConfigError(f"no records under {', '.join(map(str, paths))}")
     if format is Format.terminal:
-        Console().print(publish.table(records))
+        _print(publish.table(records, anytime=anytime))
     else:
-        print(publish.rendered(records, format.value), end="")
+        print(publish.rendered(records, format.value, anytime=anytime), end="")
 
 
 @app.command("list", epilog="Example: harness list methods --method dsr")
@@ -202,7 +215,7 @@ def list_(
     if json_:
         print(json.dumps(rows, indent=1))
     else:
-        Console().print(listing.shown(rows, title=f"settings of {method}" if method else kind.value))
+        _print(listing.shown(rows, title=f"settings of {method}" if method else kind.value))
 
 
 @app.command(epilog="Example: harness validate configs/digits.yaml --set time_steps=[2,4]")
@@ -217,7 +230,7 @@ def validate(file: File, set_: Set = None, smoke: Smoke = False, json_: Json = F
         print(json.dumps({"experiment": experiment.model_dump(mode="json"), "plan": plan}, indent=1))
         return
     print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    Console().print(listing.shown(plan["trials"], title=f"{len(trials)} trials, {plan['done']} of them measured"))
+    _print(listing.shown(plan["trials"], title=f"{len(trials)} trials, {plan['done']} of them measured"))
 
 
 @app.command("schema")
@@ -235,7 +248,7 @@ def doctor(json_: Json = False) -> None:
     if json_:
         print(json.dumps([check.__dict__ for check in checks], indent=1))
     else:
-        Console().print(doctor.shown(checks))
+        _print(doctor.shown(checks))
     if any(check.state == "missing" for check in checks):
         raise typer.Exit(1)
 
@@ -247,10 +260,15 @@ def track(
 ) -> None:
     """Send records to MLflow again, for instance after its server was down. Sending twice changes nothing."""
     from harness import publish, record
+    from harness.tracking import TrackingError
 
     with _refused():
         records = list(record.read_all(paths))
-    print(publish.track(records, paths, uri))
+    try:
+        print(publish.track(records, paths, uri))
+    except TrackingError as error:
+        print(f"harness: MLflow: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
 
 
 @data_app.command("prepare", epilog="Example: harness data prepare mnist")
@@ -260,12 +278,13 @@ def data_prepare(
 ) -> None:  # fmt: skip
     """Download (or find under HARNESS_DATA) a dataset and write it into FFCV files, once."""
     from harness import prepare
+    from harness.progress import counted
 
     options: dict[str, Any] = {}
     for override in set_ or []:
         experiment_file.apply_override(options, override)
-    with _refused():
-        prepared = prepare.prepare(name, options, beton=True)
+    with _refused(), counted(f"preparing {name}", quiet=quiet) as progress:
+        prepared = prepare.prepare(name, options, beton=True, progress=progress)
     _say(quiet, prepared.manifest.model_dump_json(indent=1))
     print(prepared.folder)
 
@@ -286,10 +305,12 @@ def _planned(experiment: Experiment, file: str) -> list:
 def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
     """The trials, once the data that they need is there."""
     from harness import prepare
+    from harness.progress import counted
 
     trials = _planned(experiment, file)
-    with _refused(f"{file}: dataset: "):
-        prepare.prepare(experiment.dataset.name, experiment.dataset.options)
+    name, options = experiment.dataset.name, experiment.dataset.options
+    with _refused(f"{file}: dataset: "), counted(f"preparing {name}", quiet=quiet) as progress:
+        prepare.prepare(name, options, progress=progress)
     return trials
 
 
@@ -300,8 +321,19 @@ def _refused(where: str = "") -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (ValueError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise ConfigError(f"{where}{text}") from error
+    except ValueError as error:
         raise ConfigError(f"{where}{error}") from error
+
+
+def _record(run: str) -> Path:
+    """The file of a record that is given as a path or as a trial's id."""
+    found = [Path(run)] if Path(run).exists() else sorted(Path("results").rglob(f"{Path(run).name}.json"))
+    if not found:
+        raise ConfigError(f"{run}: no such record, neither as a path nor as an id under results/")
+    return found[0]
 
 
 def _integers(text: str) -> list[int]:
@@ -317,6 +349,11 @@ def _integers(text: str) -> list[int]:
 def _offered(trials: list) -> str:
     labels, steps, seeds = ({getattr(trial, key) for trial in trials} for key in ("label", "time_steps", "seed"))
     return f"methods {', '.join(sorted(labels))}; T {sorted(steps)}; seeds {sorted(seeds)}"
+
+
+def _print(table: Any) -> None:
+    """A table on stdout: as wide as the terminal, or wide enough for every column where nobody looks."""
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _say(quiet: bool, text: str) -> None:

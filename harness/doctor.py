@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
 
-from harness import plugins, prepare, provenance
+from harness import ffcv_compat, plugins, prepare, provenance
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,15 @@ def _torch() -> Check:
 
 
 def _ffcv() -> Check:
-    version = provenance.installed("ffcv")
-    advice = "streaming falls back to the slower torch loader; scripts/install_ffcv.sh .venv/bin/python compiles it"
+    advice = "data too large for memory is read by the slower torch loader; scripts/install_ffcv.sh compiles FFCV"
+    version = ffcv_compat.available()
     if version is None:
         return Check("ffcv", "absent", "not installed", advice)
-    return _importable("ffcv", version, lambda: __import__("harness.ffcv_compat"), advice)
+    try:
+        ffcv_compat.load()
+    except (ImportError, OSError) as error:
+        return Check("ffcv", "absent", f"{version} does not import: {error}", advice)
+    return Check("ffcv", "ok", version)
 
 
 def _packages() -> list[Check]:
@@ -67,14 +70,6 @@ def _packages() -> list[Check]:
         else:
             found.append(Check(name, state, "not installed", advice.get(name, "make setup")))  # type: ignore[arg-type]
     return found
-
-
-def _importable(name: str, version: str, load: Callable[[], object], advice: str) -> Check:
-    try:
-        load()
-    except (ImportError, OSError) as error:
-        return Check(name, "absent", f"{version} does not import: {error}", advice)
-    return Check(name, "ok", version)
 
 
 def _datasets() -> list[Check]:

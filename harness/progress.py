@@ -1,7 +1,8 @@
 """What a person sees while trials run: a bar with ETA on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -9,18 +10,17 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness.plan import Trial
 from harness.record import Record
 
 
 class Display:
     """Watches a sweep and shows it on stderr. Progress is counted in epochs, since trials differ in length."""
 
-    def __init__(self, trials: Iterable[Trial], *, points: int = 1, quiet: bool = False) -> None:
-        """`points` is how many times a study runs each of the trials with other settings."""
+    def __init__(self, ahead: list[int], *, quiet: bool = False) -> None:
+        """`ahead` holds the epochs of every trial that is about to run."""
         self.console = Console(stderr=True, quiet=quiet)
-        self.epochs = {trial.id: trial.train.epochs for trial in trials}
-        self.seen = dict.fromkeys(self.epochs, 0)
+        self.total, self.total_epochs = len(ahead), sum(ahead)
+        self.seen: dict[str, int] = {}
         self.done = 0
         self.started = time.monotonic()
         self.bar: Progress | None = None
@@ -29,7 +29,7 @@ class Display:
             self.bar = Progress(
                 *columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=self.console
             )
-            self.task = self.bar.add_task("training", total=sum(self.epochs.values()))
+            self.task = self.bar.add_task("training", total=self.total_epochs)
 
     def __enter__(self) -> Self:
         if self.bar:
@@ -47,10 +47,10 @@ class Display:
 
     def finished(self, result: Record) -> None:
         """A trial has its record: one line about it."""
-        self.seen[result.id] = self.epochs.get(result.id, self.seen.get(result.id, 0))
+        self.seen[result.id] = result.trial["train"]["epochs"]
         self.done += 1
         self.console.print(
-            f"[{self.done}/{len(self.epochs)}] {described(result)}{self._eta()}", markup=False, highlight=False
+            f"[{self.done}/{self.total}] {described(result)}{self._eta()}", markup=False, highlight=False
         )
         self._refresh()
 
@@ -60,11 +60,33 @@ class Display:
 
     def _eta(self) -> str:
         """Time left at the pace so far, for plain lines; the bar shows its own."""
-        total, seen = sum(self.epochs.values()), sum(self.seen.values())
+        total, seen = self.total_epochs, sum(self.seen.values())
         if self.bar or not seen or seen >= total:
             return ""
         left = (time.monotonic() - self.started) * (total - seen) / seen
         return f" · ETA {timedelta(seconds=round(left))}"
+
+
+@contextmanager
+def counted(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told `done, total` and shows it: a bar with ETA on a terminal, a line each tenth elsewhere."""
+    console = Console(stderr=True, quiet=quiet)
+    if console.is_terminal and not quiet:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"))
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    shown = 0
+
+    def line(done: int, total: int) -> None:
+        nonlocal shown
+        tenths = 10 * done // max(total, 1)
+        if tenths > shown:
+            shown = tenths
+            console.print(f"{what}: {done} of {total}", markup=False, highlight=False)
+
+    yield line
 
 
 def described(result: Record) -> str:
