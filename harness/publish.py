@@ -1,16 +1,17 @@
 """From a sweep's records to what people look at: the files beside them, the terminal's table, MLflow."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import harness
-from harness import plots, record, select, tables
+from harness import plots, record, tables
 from harness.config import Experiment
 from harness.record import Record
+
+FILES = ("experiment.yaml", "table.md", "table.csv", "accuracy.svg", "accuracy.png")
+"""What a sweep writes beside its records."""
 
 
 def write(experiment: Experiment, records: list[Record]) -> list[Path]:
@@ -21,23 +22,17 @@ def write(experiment: Experiment, records: list[Record]) -> list[Path]:
     texts = {"experiment.yaml": resolved, "table.md": rendered(records, "md"), "table.csv": rendered(records, "csv")}
     for name, text in texts.items():
         record.write_atomic(folder / name, text)
-    drawn = plots.accuracy_against_latency(records, folder, published=published()) if select.cells(records) else []
-    return [folder / name for name in texts] + drawn
+    return [folder / name for name in texts] + plots.accuracy_against_latency(records, folder, published=published())
 
 
-def table(records: list[Record]) -> Any:
-    """The table as a rich renderable."""
-    return tables.terminal(records, published=published())
+def table(records: list[Record], *, anytime: bool = False) -> Any:
+    """The table as a rich renderable; `anytime` adds accuracy after every step of the longest simulations."""
+    return tables.terminal(records, published=published(), anytime=anytime)
 
 
-def rendered(records: list[Record], format: str) -> str:
+def rendered(records: list[Record], format: str, *, anytime: bool = False) -> str:
     """The table as text in one of the formats of `harness.tables`."""
-    return tables.render(records, format, published=published())  # type: ignore[arg-type]
-
-
-def as_json(records: list[Record]) -> str:
-    """The table as JSON."""
-    return rendered(records, "json")
+    return tables.render(records, format, published=published(), anytime=anytime)  # type: ignore[arg-type]
 
 
 def published() -> list[Any]:
@@ -46,43 +41,18 @@ def published() -> list[Any]:
     return [row for folder in folders if folder.is_dir() for row in tables.published(folder)]
 
 
-class Tracker:
-    """Watches a sweep and mirrors its records to MLflow in the background."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        from harness import tracking
-
-        self.mirror = tracking.Tracker(experiment.tracking.uri, experiment.name)
-
-    def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
-        """Epochs travel with their record."""
-
-    def finished(self, result: Record) -> None:
-        """A trial has its record."""
-        self.mirror.send(result)
-
-    def finish(self, files: list[Path]) -> list[str]:
-        """Send the sweep's files, wait for what is under way, and return what went wrong, one line each."""
-        self.mirror.artifacts(files)
-        return self.mirror.close(timeout=60)
-
-
-@contextmanager
-def tracker(experiment: Experiment) -> Iterator[Tracker | None]:
-    """A tracker for the length of a sweep, or None where the experiment wants none."""
-    yield Tracker(experiment) if experiment.tracking.mlflow else None
-
-
 def track(records: list[Record], paths: list[Path], uri: str | None) -> str:
-    """Send records and the files beside them to MLflow and return what to tell the user."""
+    """Send records and the files beside them to MLflow and return what to tell the user.
+
+    Raises TrackingError when MLflow cannot be written to.
+    """
     from harness import tracking
 
-    names = sorted({result.experiment for result in records})
-    for name in names:
-        folders = [path if path.is_dir() else path.parent for path in paths]
-        artifacts = [
-            file for folder in folders for file in sorted(folder.glob("*"))
-            if file.name in {"experiment.yaml", "table.md", "table.csv", "accuracy.svg", "accuracy.png"}
-        ]  # fmt: skip
-        tracking.resend([r for r in records if r.experiment == name], uri, name, artifacts)
-    return f"sent {len(records)} records of {', '.join(names)}"
+    folders = {path if path.is_dir() else path.parent for path in paths}
+    folders |= {file.parent for folder in folders for file in folder.rglob("experiment.yaml")}
+    changed = 0
+    for name in sorted({result.experiment for result in records}):
+        files = [folder / file for folder in folders if folder.name == name for file in FILES]
+        ours = [result for result in records if result.experiment == name]
+        changed += tracking.resend(ours, uri, name, [file for file in files if file.exists()])
+    return f"{changed} of {len(records)} records were new or had changed"

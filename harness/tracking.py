@@ -1,0 +1,324 @@
+"""Mirrors records to MLflow: one parent run a sweep, one child run a trial. The files stay the truth, MLflow the view.
+
+Everything is found again by tags, so that sending a record twice changes nothing.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.record import Record
+from harness.select import flatten
+
+LONGEST_VALUE = 500
+"""Characters of a parameter that every MLflow server takes; longer ones are cut and say so."""
+MOST_METRICS, MOST_PARAMS = 1000, 100
+"""What a server takes in one request."""
+# MLflow's own defaults wait for minutes, report usage to its makers, and print URIs, credentials and all, to stdout.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class TrackingError(Exception):
+    """MLflow could not be written to; the message holds no credentials."""
+
+
+class Tracker:
+    """Sends records in a background thread for the length of a sweep; training never waits for it.
+
+    The first failure ends the sending: what is left is counted, and `harness track` sends it later.
+    """
+
+    def __init__(self, uri: str | None, experiment: str) -> None:
+        """`uri` as MLflow takes it; by default MLFLOW_TRACKING_URI, else `mlflow.db` in the current folder."""
+        self._uri = uri or default_uri()
+        self._experiment = experiment
+        self._jobs: queue.Queue[Record | list[Path] | None] = queue.Queue()
+        self._unsent: list[str] = []
+        self._problem: str | None = None
+        self._under_way = "nothing"
+        # A daemon: a server that hangs must not keep the sweep from ending.
+        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
+        self._thread.start()
+
+    def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
+        """Nothing: epochs travel with their trial's record."""
+
+    def finished(self, result: Record) -> None:
+        """Queue a record; returns at once and never raises."""
+        self._jobs.put(result)
+
+    def artifacts(self, paths: Iterable[Path]) -> None:
+        """Queue files for the sweep's own run."""
+        self._jobs.put(list(paths))
+
+    def close(self, timeout: float) -> list[str]:
+        """Wait up to `timeout` seconds for what is queued and return what went wrong, one line each."""
+        self._jobs.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._problem = f"no answer within {timeout:g} s"
+            self._unsent += [self._under_way, *(_name(job) for job in _drained(self._jobs))]
+        if self._problem is None:
+            return []
+        return [
+            f"MLflow at {public(self._uri)}: {self._problem}",
+            f"not sent to MLflow: {', '.join(self._unsent)}; `harness track <path>` sends it again",
+        ]
+
+    def _run(self) -> None:
+        mirror = None
+        while (job := self._jobs.get()) is not None:
+            self._under_way = _name(job)
+            if self._problem is None:
+                try:
+                    mirror = mirror or _Mirror(self._uri, self._experiment)
+                    mirror.add(job)
+                except TrackingError as error:
+                    self._problem = str(error)
+            if self._problem is not None:
+                self._unsent.append(_name(job))
+        self._under_way = "the sweep's end"
+        if mirror and self._problem is None:
+            try:
+                mirror.finish()
+            except TrackingError as error:
+                self._problem = str(error)
+                self._unsent.append(self._under_way)
+
+
+def resend(records: Iterable[Record], uri: str | None, experiment: str, artifacts: Iterable[Path] = ()) -> int:
+    """Send records and files now and return how many records were new or had changed.
+
+    Raises TrackingError when MLflow cannot be written to.
+    """
+    mirror = _Mirror(uri or default_uri(), experiment)
+    num_new = sum(mirror.add(record) for record in records)
+    mirror.add(list(artifacts))
+    mirror.finish()
+    return num_new
+
+
+def default_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the database that a plain `mlflow ui` in the current folder shows."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def public(text: str) -> str:
+    """The text with user, password and query of every URI in it left out."""
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1?…", re.sub(r"://\S*@", "://…@", text))
+
+
+class _Mirror:
+    """One MLflow experiment, open for writing. Every failure leaves as a TrackingError."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        self._uri = uri
+        with _translated(), _alone(uri):
+            self._client = _client(uri)
+            self._experiment = _experiment(self._client, uri, experiment)
+        self._parents: dict[str, str] = {}
+        """Sweep -> run id."""
+
+    def add(self, job: Record | list[Path]) -> bool:
+        """Send a record or files; False when the same record was there already."""
+        with _translated():
+            if isinstance(job, Record):
+                return self._add_record(job)
+            for parent in self._parents.values():
+                for path in job:
+                    self._client.log_artifact(parent, str(path))
+            return True
+
+    def finish(self) -> None:
+        """End the runs of the sweeps."""
+        with _translated():
+            for parent in self._parents.values():
+                self._client.set_terminated(parent, "FINISHED")
+
+    def _add_record(self, record: Record) -> bool:
+        parent = self._parent(record)
+        digest = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
+        for known in self._found({"harness.trial": record.id, "mlflow.parentRunId": parent}):
+            if known.data.tags.get("harness.digest") == digest:
+                return False
+            # Half sent, or of a record that was replaced since.
+            self._client.delete_run(known.info.run_id)
+        started = _milliseconds(record)
+        tags = {"mlflow.parentRunId": parent, **_tags(record)}
+        name = f"{record.trial.get('label', '')} T={record.trial.get('time_steps')} seed={record.trial.get('seed')}"
+        run = self._client.create_run(self._experiment, start_time=started, tags=tags, run_name=name).info.run_id
+        self._log(run, params(record), metrics(record), started)
+        # Last, for it says that nothing is missing.
+        self._client.set_tag(run, "harness.digest", digest)
+        status = "FINISHED" if record.outcome in ("done", "skipped") else "FAILED"
+        self._client.set_terminated(run, status, end_time=started + int(1000 * (record.wall_seconds or 0)))
+        return True
+
+    def _parent(self, record: Record) -> str:
+        """The sweep's run, made when there is none: a sweep is an experiment at a commit."""
+        sweep = f"{record.experiment}@{record.commit or 'unknown'}"
+        if sweep in self._parents:
+            return self._parents[sweep]
+        with _alone(self._uri):
+            known = self._found({"harness.sweep": sweep})
+            tags = {"harness.sweep": sweep, "experiment": record.experiment, "commit": record.commit or "unknown"}
+            name = f"{record.experiment} @ {(record.commit or 'unknown')[:7]}"
+            run = known[0] if known else self._client.create_run(self._experiment, tags=tags, run_name=name)
+        self._parents[sweep] = run.info.run_id
+        return run.info.run_id
+
+    def _found(self, tags: Mapping[str, str]) -> Sequence[Any]:
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return self._client.search_runs([self._experiment], condition)
+
+    def _log(self, run: str, params: Mapping[str, str], metrics: Sequence[tuple[str, float, int]], when: int) -> None:
+        from mlflow.entities import Metric, Param
+
+        pairs = [Param(key, value) for key, value in params.items()]
+        points = [Metric(key, value, when, step) for key, value, step in metrics]
+        for start in range(0, len(pairs), MOST_PARAMS):
+            self._client.log_batch(run, params=pairs[start : start + MOST_PARAMS])
+        for start in range(0, len(points), MOST_METRICS):
+            self._client.log_batch(run, metrics=points[start : start + MOST_METRICS])
+
+
+def params(record: Record) -> dict[str, str]:
+    """The trial, flat, as MLflow's parameters: 'settings.v_threshold' -> '1.0'."""
+    return {_key(key): _cut(value if isinstance(value, str) else json.dumps(value, default=str))
+            for key, value in flatten(record.trial).items()}  # fmt: skip
+
+
+def metrics(record: Record) -> list[tuple[str, float, int]]:
+    """(name, value, step) of everything measured: step is the epoch, for `accuracy_at_t` it is t, else 0."""
+    found: list[tuple[str, float | None, int]] = []
+    for epoch in record.history:
+        numbers = epoch.model_dump(exclude={"epoch", "extras"})
+        numbers |= {f"extras/{key}": value for key, value in epoch.extras.items()}
+        found += [(f"epoch/{key}", value, epoch.epoch) for key, value in numbers.items()]
+    found += [("accuracy_at_t", value, t) for t, value in sorted(record.accuracy.items())]
+    found += [(name, value, 0) for name, value in _totals(record).items()]
+    return [(_key(name), float(value), step) for name, value, step in found if value is not None]
+
+
+def _totals(record: Record) -> dict[str, float | None]:
+    cost = record.cost
+    totals: dict[str, float | None] = {
+        "test_accuracy": record.accuracy.get(record.trial.get("time_steps", 0)),
+        "test_loss": record.test_loss,
+        "validation_accuracy": record.validation_accuracy,
+        "selected_epoch": record.selected_epoch,
+        "wall_seconds": record.wall_seconds,
+        "restarts": record.restarts,
+        "cost/parameters": cost.parameters,
+        "cost/samples_per_second": cost.throughput,
+        "cost/peak_memory_bytes": cost.peak_memory_bytes,
+        "cost/synops": cost.synops,
+        "cost/macs": cost.macs,
+        "cost/energy_nanojoules": cost.energy.nanojoules if cost.energy else None,
+    }
+    for entry in cost.latency:
+        place = f"cost/latency/batch {entry.batch_size} T {entry.time_steps}"
+        totals |= {f"{place}/median_ms": entry.median_ms, f"{place}/p95_ms": entry.p95_ms}
+    return totals | {f"cost/firing_rate/{layer}": rate for layer, rate in cost.firing_rates.items()}
+
+
+def _tags(record: Record) -> dict[str, str]:
+    tags = {
+        "harness.trial": record.id,
+        "experiment": record.experiment,
+        "outcome": record.outcome,
+        "commit": record.commit or "unknown",
+        "dirty": str(record.dirty).lower() if record.dirty is not None else "unknown",
+        "selection": record.selection,
+        "dataset": str(record.data.get("title", "")),
+    }
+    if record.reason:
+        tags |= {"reason": _cut(record.reason), "mlflow.note.content": _cut(f"{record.outcome}: {record.reason}")}
+    return tags
+
+
+def _client(uri: str) -> Any:
+    """MLflow's client for the URI; makes the database where there is none, so see `_alone`."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        # They announce every table that they make.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(uri)
+
+
+def _experiment(client: Any, uri: str, name: str) -> str:
+    """The experiment's id; beside a local database its files go to `mlruns` in the same folder."""
+    found = client.get_experiment_by_name(name)
+    if found:
+        return found.experiment_id
+    database = _database(uri)
+    return client.create_experiment(name, (database.parent / "mlruns" / name).as_uri() if database else None)
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Keep other processes out of a local database: two that make it at once break its tables, or make a run twice."""
+    if (database := _database(uri)) is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(database.with_name(f"{database.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _database(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever a server does must not cost a training run
+        # Cut after the credentials are out, lest half of a password stay; and no cause, which would print them.
+        text = public(" ".join(str(error).split()))
+        raise TrackingError(f"{type(error).__name__}: {text[:300]}") from None
+
+
+def _milliseconds(record: Record) -> int:
+    """When the trial started, since 1970. From the record, so that sending twice gives the same run."""
+    return int(1000 * (datetime.fromisoformat(record.started).timestamp() if record.started else time.time()))
+
+
+def _drained(jobs: queue.Queue[Record | list[Path] | None]) -> Iterator[Record | list[Path]]:
+    while not jobs.empty():
+        if (job := jobs.get_nowait()) is not None:
+            yield job
+
+
+def _name(job: Record | list[Path]) -> str:
+    return job.id if isinstance(job, Record) else ", ".join(path.name for path in job)
+
+
+def _key(name: str) -> str:
+    """The name with only what MLflow allows in one."""
+    return re.sub(r"[^\w./ :-]", "_", name, flags=re.ASCII)[:250]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 12]}… (cut off)"
