@@ -75,7 +75,8 @@ def sweep_seconds(dataset: str, trials: int, workers: int) -> float:
         file = Path(folder) / "overhead.yaml"
         file.write_text(json.dumps(content.model_copy(update={"results": folder}).model_dump(mode="json")))
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "harness", "sweep", str(file), "--quiet"], check=True, capture_output=True)
+        command = [sys.executable, "-m", "harness", "sweep", str(file), "--quiet"]
+        subprocess.run(command, check=True, capture_output=True)
         return time.perf_counter() - started
 
 

@@ -56,19 +56,21 @@ def prepare_environment() -> None:
 def connected(scale: Scale) -> Iterator[Capacity]:
     """A Ray connection for the length of the block, and what the cluster has.
 
-    With RAY_ADDRESS set (also inside a Ray job) that cluster is used; otherwise one is started on this machine and
-    stopped at the end.
+    A connection that this process has already is used and kept. With RAY_ADDRESS set (also inside a Ray job) that
+    cluster is used; otherwise one is started on this machine and stopped at the end.
     """
     prepare_environment()
     import ray
 
+    if ray.is_initialized():
+        yield _capacity(ray)
+        return
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     else:
         ray.init(address="local", **_local(scale))
     try:
-        total = ray.cluster_resources()
-        yield Capacity(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
+        yield _capacity(ray)
     finally:
         ray.shutdown()
 
@@ -94,6 +96,11 @@ def concurrent(scale: Scale, capacity: Capacity, limit: int | None) -> int:
             f"the cluster has {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs"
         )
     return min(fits, limit or fits)
+
+
+def _capacity(ray: Any) -> Capacity:
+    total = ray.cluster_resources()
+    return Capacity(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
 
 
 def _local(scale: Scale) -> dict[str, Any]:

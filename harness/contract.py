@@ -48,7 +48,7 @@ def setting(
     unit: str | None = None,
     source: str | None = None,
     search: Search | None = None,
-    **bounds: float,
+    **bounds: Any,
 ) -> Any:
     """A hyperparameter: its default, meaning, unit, source and search range in one line.
 
@@ -56,7 +56,7 @@ def setting(
     """
     about = {"unit": unit, "source": source, "search": search.__dict__ if search else None}
     extra: Any = {key: value for key, value in about.items() if value is not None}
-    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[arg-type]
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
 class MethodConfig(BaseModel):

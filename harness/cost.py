@@ -125,6 +125,8 @@ class Activity(TorchDispatchMode):
         return out
 
     def _count(self, x: Tensor, weight: Tensor, macs: float) -> None:
+        if x.is_meta:  # only asks for a shape
+            return
         name = self.names.setdefault(_storage(weight), f"product {len(self.layers) + 1}")
         layer = self.layers.setdefault(name, _Layer())
         nonzero = x[x != 0]
@@ -136,7 +138,7 @@ class Activity(TorchDispatchMode):
             layer.inputs += x.numel()
 
     def per_sample(self, samples: int) -> dict[str, Any]:
-        """The counts as fields of a `Cost`: means over `samples`; firing rates by the layer that takes the spikes in."""
+        """The counts as fields of a `Cost`: means over `samples`, firing rates by the layer that takes the spikes."""
         macs = sum(layer.macs for layer in self.layers.values()) / samples
         synops = sum(layer.synops for layer in self.layers.values()) / samples
         rates = {name: layer.active / layer.inputs for name, layer in self.layers.items() if layer.inputs}

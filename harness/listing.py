@@ -1,8 +1,11 @@
 """What `harness list` and `harness validate` show: names, settings, configs and plans as rows."""
 
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 import harness
@@ -20,25 +23,27 @@ def names(kind: str) -> list[Row]:
     rows = []
     for name in plugins.names(kind):  # type: ignore[arg-type]
         module = plugins.load(kind, name)  # type: ignore[arg-type]
-        about = (module.__doc__ or "").strip().splitlines()
-        rows.append({"name": name, "about": about[0] if about else ""})
+        about = (module.__doc__ or "").strip().partition("\n\n")[0]
+        row = {"name": name, "about": " ".join(about.split())}
+        if kind == "networks":
+            row["options"] = _pairs(module.NETWORKS[name].model_dump())
+        rows.append(row)
     return rows
 
 
 def settings(method: str) -> list[Row]:
-    """Every hyperparameter of a method: default, bounds, search range, unit, meaning, source."""
+    """Every hyperparameter of a method: default, what is allowed, search range, meaning, source."""
     rows = []
     for name, field in plugins.load("methods", method).Config.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        bounds = [repr(bound).removeprefix("annotated_types.") for bound in field.metadata]
+        unit = f" [{extra['unit']}]" if "unit" in extra else ""
         rows.append(
             {
                 "setting": name,
                 "default": field.default,
-                "allowed": ", ".join(bounds) or _type_name(field.annotation),
+                "allowed": ", ".join(_bound(bound) for bound in field.metadata) or _type_name(field.annotation),
                 "search": _range(extra.get("search")),
-                "unit": extra.get("unit", ""),
-                "meaning": field.description or "",
+                "meaning": f"{field.description or ''}{unit}",
                 "source": extra.get("source", ""),
             }
         )
@@ -66,11 +71,11 @@ def plan(experiment: Experiment, trials: list[Trial]) -> Row:
 
 def shown(rows: list[Row], title: str) -> Table:
     """Rows as a terminal table."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for key in rows[0] if rows else ():
         table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(escape(str(value)) for value in row.values()))
     return table
 
 
@@ -92,9 +97,21 @@ def _range(search: Any) -> str:
     return f"{search['low']:g} … {search['high']:g}" + (" (log)" if search.get("log") else "")
 
 
-def _type_name(annotation: Any) -> str:
-    return (
-        getattr(annotation, "__name__", None)
-        if isinstance(annotation, type)
-        else str(annotation).replace("typing.", "")
+def _bound(bound: Any) -> str:
+    """A bound of annotated_types, such as `Gt(gt=0)`, as one would write it."""
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    return ", ".join(f"{sign} {getattr(bound, key)}" for key, sign in signs.items() if hasattr(bound, key)) or str(
+        bound
     )
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(_type_name(part) for part in get_args(annotation))
+    return "none" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+
+
+def _pairs(options: Row) -> str:
+    return ", ".join(f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in options.items())

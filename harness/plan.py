@@ -132,7 +132,8 @@ def _refuse_impossible(trial: Trial, settings: MethodConfig, info: DatasetInfo, 
         architecture = plugins.load("networks", trial.network.name)
     except ValueError as error:
         raise ConfigError(f"{where}.network: {error}") from error
-    checked(architecture.Config, trial.network.options, f"{where}.network")
+    default = architecture.NETWORKS[trial.network.name]
+    checked(type(default), default.model_dump() | trial.network.options, f"{where}.network")
     skip = getattr(plugins.load("methods", trial.method), "skip", None)
     if skip and (reason := skip(settings, trial.task(info))):
         raise ConfigError(f"{where}: '{trial.method}' on network '{trial.network.name}', {info.title}: {reason}")

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 from collections.abc import Iterable
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -52,9 +51,7 @@ def _outside(kind: str) -> dict:
     return {point.name: point for point in entry_points(group=f"harness.{kind}")}
 
 
-@cache
 def _architectures() -> dict[str, ModuleType]:
-    """Network name -> the module of `harness.models` (or an entry point) whose `NETWORKS` has it."""
-    modules = [importlib.import_module(f"harness.models.{stem}") for stem in _files("models")]
-    modules += [point.load() for point in _outside("networks").values()]
-    return {name: module for module in modules for name in getattr(module, "NETWORKS", {})}
+    from harness.models import catalog
+
+    return catalog.architectures()

@@ -17,6 +17,9 @@ Outcome = Literal["done", "diverged", "failed", "skipped"]
 class Epoch(BaseModel):
     """What one epoch of training showed. Accuracies in percent, `seconds` is training time alone."""
 
+    # JSON has no NaN, and a loss that is none must neither become null nor be lost.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
     epoch: int
     train_loss: float
     train_accuracy: float
@@ -73,13 +76,15 @@ class Cost(BaseModel):
 class Record(BaseModel):
     """Everything known about one trial; `trial` alone is enough to run it again."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="strings")
 
     schema_version: int = SCHEMA_VERSION
     id: str
     experiment: str
     trial: dict[str, Any]
     """The trial's full configuration: dataset, network, method, settings, time_steps, seed, train, scale."""
+    spiking: bool | None = None
+    """False for a reference without time steps, such as an ordinary network."""
     outcome: Outcome
     reason: str | None = None
     """Why the outcome is not `done`."""
@@ -118,7 +123,7 @@ def write(record: Record, folder: Path) -> Path:
     """Write a record so that it is either whole or not there, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     target = path(folder, record.id)
-    write_atomic(target, record.model_dump_json(indent=1, exclude_defaults=False, exclude_none=True) + "\n")
+    write_atomic(target, record.model_dump_json(indent=1, exclude_none=True) + "\n")
     return target
 
 

@@ -1,5 +1,6 @@
 """The trials that have no record yet, as Ray Tune trials."""
 
+import shutil
 import signal
 import sys
 import threading
@@ -61,6 +62,15 @@ def finished(trials: Iterable[Trial], folder: Path) -> dict[str, Record]:
     files = {trial.id: record.path(folder, trial.id) for trial in trials}
     found = {name: record.read(file) for name, file in files.items() if file.exists()}
     return {name: result for name, result in found.items() if result.outcome in FINAL}
+
+
+def ahead(experiment: Experiment, trials: list[Trial]) -> list[int]:
+    """Epochs of every trial that `run` has yet to run."""
+    if experiment.sweep.search == "optuna":
+        points = experiment.sweep.trials or 1
+        return [t.train.epochs for t in trials for _ in range(points - len(search.tried(experiment, t)))]
+    before = finished(trials, experiment.folder)
+    return [trial.train.epochs for trial in trials if trial.id not in before]
 
 
 def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
@@ -128,6 +138,7 @@ def _tune(
         parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
     if samples < 1:
         return
+    name = uuid.uuid4().hex[:12]
     # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
     one = scale.workers == 1
     needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
@@ -139,12 +150,15 @@ def _tune(
             max_concurrent_trials=places, metric="validation_accuracy", mode="max",
         ),
         run_config=tune.RunConfig(
-            name=uuid.uuid4().hex[:12], storage_path=str(experiment.folder / "ray"), verbose=0,
+            name=name, storage_path=str(experiment.folder / "ray"), verbose=0,
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures if one else 0),
             callbacks=[_callback(shared, watchers)],
         ),
     )  # fmt: skip
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(experiment.folder / "ray" / name, ignore_errors=True)
 
 
 def _callback(shared: Run, watchers: list[Watcher]) -> Any:
@@ -162,27 +176,29 @@ def _callback(shared: Run, watchers: list[Watcher]) -> Any:
                     watcher.epoch(result["trial"], result["epoch"], result)
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial, "skipped", _stopped(trial.last_result or {}))
+            # The last thing that a trial reports is no epoch, so one that ends on an epoch was stopped.
+            result = trial.last_result or {}
+            self._ended(trial, _skipped(result) if "epoch" in result else None)
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             if trial.status == "ERROR":
-                self._ended(trial, "failed", _last_line(str(trial.get_error() or "process died")))
+                self._ended(trial, ("failed", _last_line(str(trial.get_error() or "process died"))))
 
-        def _ended(self, trial: Any, outcome: record.Outcome, reason: str) -> None:
+        def _ended(self, trial: Any, died: tuple[record.Outcome, str] | None) -> None:
+            """Tell the watchers, after writing the record of a trial that could not do so itself."""
             ours = search.resolve(trial.config)
-            file = record.path(Path(shared.folder), ours.id)
-            # The trial wrote its own record, unless its process died or the scheduler stopped it.
-            if not file.exists() or record.read(file).outcome == "failed" != outcome:
-                record.write(blank(ours, shared, outcome, reason), file.parent)
+            if died:
+                record.write(blank(ours, shared, *died), Path(shared.folder))
+            result = record.read(record.path(Path(shared.folder), ours.id))
             for watcher in watchers:
-                watcher.finished(record.read(file))
+                watcher.finished(result)
 
     return Callback()
 
 
-def _stopped(result: dict[str, Any]) -> str:
+def _skipped(result: dict[str, Any]) -> tuple[record.Outcome, str]:
     accuracy = result.get("validation_accuracy", float("nan"))
-    return f"stopped early by ASHA after epoch {result.get('epoch', 0)} at {accuracy:.2f} % validation accuracy"
+    return "skipped", f"stopped early by ASHA after epoch {result['epoch']} at {accuracy:.2f} % validation accuracy"
 
 
 def _last_line(text: str) -> str:

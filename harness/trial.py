@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,7 @@ class Run(Block):
     folder: str
     """Absolute folder of the records."""
     evaluation: Evaluation
-    loader: str = "auto"
+    loader: Literal["auto", "memory", "ffcv", "torch"] = "auto"
     threads: int = 1
     """Torch threads of one worker."""
     gpu: bool = False
@@ -187,6 +187,7 @@ def blank(trial: Trial, run: Run, outcome: Outcome, reason: str | None = None) -
     """A record that says who, what and from where, without any figure."""
     return Record(
         id=trial.id, experiment=run.experiment, trial=trial.model_dump(mode="json"), outcome=outcome, reason=reason,
+        spiking=getattr(plugins.load("methods", trial.method), "SPIKING", True),
         selection=trial.selection, machine=provenance.machine(), versions=provenance.versions(),
         commit=run.commit, dirty=run.dirty, command=run.command,
     )  # fmt: skip

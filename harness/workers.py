@@ -4,6 +4,7 @@ A Train run costs 10 to 25 s and 1.3 GB before its first step, a reused actor we
 for a trial of one worker. Both call `harness.trial.run`.
 """
 
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ def with_workers(parameters: dict[str, Any]) -> None:
     gpus = scale["gpus_per_worker"]
 
     def start() -> Record:
+        # Our own checkpoint continues a trial, so Train has to take every run for a new one.
+        name, storage = f"{trial.id}-{uuid.uuid4().hex[:8]}", Path(shared.folder) / "ray" / "train"
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"trial": trial.model_dump(mode="json"), "run": shared.model_dump()},
@@ -50,14 +53,16 @@ def with_workers(parameters: dict[str, Any]) -> None:
                 resources_per_worker={"CPU": scale["cpus_per_worker"], **({"GPU": gpus} if gpus else {})},
             ),
             run_config=RunConfig(
-                # Our own checkpoint continues a trial, so Train has to take every run for a new one.
-                name=f"{trial.id}-{uuid.uuid4().hex[:8]}",
-                storage_path=str(Path(shared.folder) / "ray" / "train"),
+                name=name,
+                storage_path=str(storage),
                 callbacks=[TuneReportCallback()],
                 failure_config=FailureConfig(max_failures=scale["max_failures"], controller_failure_limit=3),
             ),
         )
-        trainer.fit()
+        try:
+            trainer.fit()
+        finally:
+            shutil.rmtree(storage / name, ignore_errors=True)
         return record.read(record.path(Path(shared.folder), trial.id))
 
     result = attempt(trial, shared, start)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -13,7 +15,7 @@ def test_tally_does_not_depend_on_how_samples_are_batched(cuts, seed):
     whole = Tally.of(scores, y)
     merged = Tally.empty(3, y.device)
     edges = [0, *sorted(cuts), 20]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         merged = merged.merge(Tally.of(scores[:, start:stop], y[start:stop]))
     assert merged.samples == whole.samples == 20
     assert merged.accuracies == whole.accuracies

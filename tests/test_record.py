@@ -1,4 +1,5 @@
 import json
+import math
 import os
 
 import pytest
@@ -22,6 +23,13 @@ def test_what_was_not_measured_is_absent(tmp_path):
     assert "throughput" not in content["cost"]
 
 
+def test_loss_that_is_no_number_survives(tmp_path):
+    epoch = record.Epoch(epoch=0, train_loss=float("nan"), train_accuracy=10.0, lr=0.1, seconds=1.0)
+    read = record.read(record.write(made(history=[epoch], test_loss=float("inf")), tmp_path))
+    assert math.isnan(read.history[0].train_loss)
+    assert read.test_loss == float("inf")
+
+
 def test_failed_write_leaves_the_old_record_and_no_rubbish(tmp_path, monkeypatch):
     file = record.write(made(), tmp_path)
     before = file.read_text()
@@ -40,7 +48,7 @@ def test_failed_write_leaves_the_old_record_and_no_rubbish(tmp_path, monkeypatch
 def test_file_that_is_no_record_is_named(tmp_path, content):
     file = tmp_path / "0123456789ab.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match="0123456789ab.json: "):
+    with pytest.raises(ValueError, match=r"0123456789ab\.json: "):
         record.read(file)
 
 

@@ -1,0 +1,224 @@
+"""Sweeps with real processes: Ray, signals and kills. Each Ray start costs about ten seconds, so few of them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from harness import cluster, experiment_file, plan, prepare, record, sweep, trial, workers
+from harness.config import Evaluation, Experiment, Scale
+from harness.experiment_file import ConfigError
+from harness.record import Record
+from tests.experiments import EXPERIMENT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _digits() -> None:
+    prepare.prepare("digits")
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(EXPERIMENT | {"results": str(folder / "results")} | changes))
+    return file
+
+
+def command(file: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "harness", "sweep", str(file), *options]
+
+
+def run(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(file, *options), capture_output=True, text=True, timeout=500)
+
+
+def records(folder: Path) -> dict[str, Record]:
+    return {result.id: result for result in record.read_all([folder / "results"])}
+
+
+def learned(result: Record) -> tuple:
+    """What must not depend on how a trial was started or how often it was killed."""
+    return result.accuracy, [(e.train_loss, e.validation_accuracy) for e in result.history]
+
+
+def trials_of(file: Path) -> tuple[Experiment, list[plan.Trial]]:
+    experiment = experiment_file.load(file)
+    return experiment, plan.expand(experiment, prepare.info("digits"), file=str(file))
+
+
+def test_sweep_records_every_trial_and_a_second_run_measures_nothing(tmp_path):
+    file = written(tmp_path)
+    first = run(file)
+    assert first.returncode == 0, first.stderr
+    assert "bptt" in first.stdout
+    found = records(tmp_path)
+    assert sorted((r.trial["method"], r.trial["seed"]) for r in found.values()) == [
+        ("ann", 0), ("ann", 1), ("bptt", 0), ("bptt", 1),
+    ]  # fmt: skip
+    for result in found.values():
+        assert result.outcome == "done"
+        assert sorted(result.accuracy) == list(range(1, result.trial["time_steps"] + 1))
+        assert result.test_samples == 360
+        assert result.commit
+        assert result.versions["torch"]
+    names = {path.name for path in (tmp_path / "results" / "small").iterdir()}
+    assert {"table.md", "table.csv", "accuracy.svg", "accuracy.png", "experiment.yaml"} <= names
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    second = run(file, "--json")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)
+    assert "4 of 4 trials were measured before" in second.stderr
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def test_failed_and_diverged_trials_are_recorded_and_the_rest_go_on(tmp_path):
+    methods = [
+        "ann",
+        {"name": "ann", "label": "too large", "train": {"batch_size": 100_000}},
+        {"name": "ann", "label": "too fast", "train": {"lr": 1e30}},
+    ]
+    result = run(written(tmp_path, methods=methods, seeds=0))
+    assert result.returncode == 3, result.stderr
+    found = {r.trial["label"]: r for r in records(tmp_path).values()}
+    assert {label: r.outcome for label, r in found.items()} == {
+        "ann": "done", "too large": "failed", "too fast": "diverged",
+    }  # fmt: skip
+    assert "100000" in found["too large"].reason
+    assert "not finite at step" in found["too fast"].reason
+    assert not found["too fast"].accuracy
+
+
+def wait_for(what: Any, seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return list((folder / "results").rglob("last.pt"))
+
+
+def actors(driver: subprocess.Popen) -> list[psutil.Process]:
+    """Ray actors of a driver's own cluster that are training."""
+    children = psutil.Process(driver.pid).children(recursive=True)
+    return [child for child in children if child.name().startswith("ray::Implicit")]
+
+
+LONG = {"methods": ["bptt"], "train": {"epochs": 250, "batch_size": 64}}
+
+
+def started(folder: Path, file: Path) -> subprocess.Popen:
+    """A sweep whose trials both have a checkpoint that is newer than this call."""
+    before = {path: path.stat().st_mtime_ns for path in checkpoints(folder)}
+    driver = subprocess.Popen(command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: sum(path.stat().st_mtime_ns != before.get(path) for path in checkpoints(folder)) == 2)
+    return driver
+
+
+def test_signals_and_kills_change_no_result_and_measure_nothing_twice(tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    experiment, trials = trials_of(written(alone, **LONG))
+    undisturbed = {one.id: learned(sweep.run_one(experiment, one, lambda metrics: None)) for one in trials}
+
+    folder = tmp_path / "disturbed"
+    folder.mkdir()
+    file = written(folder, **LONG)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        driver = started(folder, file)
+        driver.send_signal(number)
+        _, errors = driver.communicate(timeout=120)
+        assert driver.returncode == 128 + number
+        assert f"Resume with: harness sweep {file}" in errors
+        assert "Traceback" not in errors
+
+    driver = started(folder, file)
+    driver.kill()
+    driver.communicate()
+    assert not records(folder)
+
+    driver = started(folder, file)
+    actors(driver)[0].kill()
+    _, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, errors
+    found = records(folder)
+    assert {name: learned(result) for name, result in found.items()} == undisturbed
+    # Three times with a new driver, and one of the two once more within the last sweep.
+    assert sorted(result.restarts for result in found.values()) == [3, 4]
+    assert not checkpoints(folder)
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """One Ray for the sweeps that run in this process."""
+    with cluster.connected(Scale(workers=2)):
+        yield
+
+
+UNMIXED = {"methods": ["ann"], "seeds": 0, "network": {"name": "mlp", "hidden": [16], "batch_norm": False}}
+"""Without batch norm a sample's gradient does not depend on who else is in its worker's batch."""
+
+
+def test_a_tune_actor_and_ray_train_learn_what_one_process_learns(tmp_path, ray_here, monkeypatch):
+    """A single worker to the bit, either way; two workers within rounding."""
+    experiment, (one,) = trials_of(written(tmp_path, **UNMIXED))
+    alone = trial.run(one, trial.Run(experiment="a", folder=str(tmp_path / "alone"), evaluation=Evaluation()))
+    (in_actor,) = sweep.run(experiment, [one]).records
+    assert learned(in_actor) == learned(alone)
+
+    monkeypatch.setattr(sweep, "in_actor", workers.with_workers)
+    elsewhere = experiment.model_copy(update={"results": str(tmp_path / "train")})
+    (in_train,) = sweep.run(elsewhere, [one]).records
+    assert learned(in_train) == learned(alone)
+
+    experiment, (two,) = trials_of(written(tmp_path, **UNMIXED, scale={"workers": 2}))
+    (shared,) = sweep.run(experiment, [two]).records
+    assert shared.outcome == "done", shared.reason
+    assert shared.test_samples == alone.test_samples == 360
+    for ours, theirs in zip(shared.history, alone.history, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+
+
+def test_trial_that_can_never_fit_is_refused_with_the_arithmetic(tmp_path, ray_here):
+    experiment, trials = trials_of(written(tmp_path, scale={"workers": 3, "cpus_per_worker": 1000}))
+    with pytest.raises(ConfigError, match="3 workers x 1000 CPUs = 3000 CPUs and 0 GPUs; the cluster has"):
+        sweep.run(experiment, trials)
+
+
+def test_optuna_fills_its_study_and_continues_it(tmp_path, ray_here):
+    search = {"search": "optuna", "trials": 2, "space": {"train.lr": {"low": 0.01, "high": 0.5, "log": True}}}
+    experiment, trials = trials_of(written(tmp_path, methods=["ann"], seeds=0, sweep=search))
+    assert sweep.ahead(experiment, trials) == [2, 2]
+    assert len(sweep.run(experiment, trials).records) == 2
+    more = experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update={"trials": 3})})
+    assert sweep.ahead(more, trials) == [2]
+    found = sweep.run(more, trials).records
+    assert len({result.trial["train"]["lr"] for result in found}) == 3
+    assert {result.outcome for result in found} == {"done"}
+
+
+def test_asha_stops_the_worse_points_and_says_so(tmp_path, ray_here):
+    search = {
+        "search": "random", "trials": 8, "asha": {"grace_epochs": 1, "reduction_factor": 2}, "max_concurrent": 1,
+        "space": {"train.lr": {"low": 1e-6, "high": 0.5, "log": True}},
+    }  # fmt: skip
+    experiment, trials = trials_of(written(tmp_path, methods=["ann"], seeds=0, sweep=search, train={"epochs": 8}))
+    found = sweep.run(experiment, trials).records
+    assert len(found) == 8
+    stopped = [result for result in found if result.outcome == "skipped"]
+    # Points come one after the other, so one that is not among the best half of those before it has to stop.
+    assert stopped
+    assert len(stopped) < 8
+    assert all("stopped early by ASHA after epoch" in str(result.reason) for result in stopped)
+    assert sweep.ahead(experiment, trials) == []
