@@ -1,5 +1,3 @@
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -119,8 +117,8 @@ def test_bfloat16_trains_close_to_float32():
     assert weights(half).dtype == torch.float32
 
 
-def _worker(rank: int, port: int, method: type, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(rank: int, meeting: str, method: type, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     trained = run(training(method, rank=rank, world=2))
     tally = trained.evaluate("test")
     if rank == 0:
@@ -129,10 +127,7 @@ def _worker(rank: int, port: int, method: type, out: str) -> None:
 
 
 def of_two_workers(method: type, folder) -> tuple[torch.Tensor, float, int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_worker, (port, method, str(folder / "out.pt")), nprocs=2)
+    mp.spawn(_worker, (str(folder / f"{method.__name__}.meeting"), method, str(folder / "out.pt")), nprocs=2)
     return torch.load(folder / "out.pt", weights_only=True)
 
 
