@@ -66,7 +66,7 @@ def connected(scale: Scale) -> Iterator[Capacity]:
         yield _capacity(ray)
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
         ray.init(address="local", **_local(scale))
     try:

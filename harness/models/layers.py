@@ -1,0 +1,172 @@
+"""The layers that every architecture is made of, so that one architecture serves every method.
+
+They take tensors of shape (T, B, C, ...), or `Streams` where a method trains on firing rates (`streams.py`). Where all
+time steps are the same (a still image), a tensor has stride 0 over T, and a layer runs once instead of T times.
+Parameters have torch's names, shapes and initial values.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.models.neurons import at_least_float32
+from harness.models.rates import NormalisedRates
+from harness.models.streams import Rates, Streams
+
+Activity = TypeVar("Activity", Tensor, Streams)
+
+Neuron = Callable[[], nn.Module]
+"""What architectures get instead of a neuron: called once for each layer of neurons."""
+
+
+class Linear(nn.Linear):
+    """Fully connected: (T, B, N) -> (T, B, M)."""
+
+    def forward(self, x: Activity) -> Activity:
+        if isinstance(x, Streams):
+            return x.affine(F.linear, self.weight, self.bias, torch.Size((x.shape[0], self.out_features)))
+        return each_step(super().forward, x)
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution, not grouped: (T, B, C, H, W) -> (T, B, D, H', W')."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *,
+        stride: int = 1, padding: int = 0, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
+        # Channels last is twice as fast on CPUs and on GPUs with half precision; activations follow the weight.
+        self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Activity) -> Activity:
+        if isinstance(x, Streams):
+            return x.affine(self._convolve, self.weight, self.bias, self._shape_after(x.shape))
+        return each_step(super().forward, x)
+
+    def _convolve(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(rows, weight, bias, self.stride, self.padding)
+
+    def _shape_after(self, shape: torch.Size) -> torch.Size:
+        assert not isinstance(self.padding, str)  # it was given as a number
+        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
+        height, width = ((pixels + 2 * padding - kernel) // stride + 1 for pixels in shape[2:])
+        return torch.Size((shape[0], self.out_channels, height, width))
+
+
+class AvgPool2d(nn.Module):
+    """Mean of square windows: (T, B, C, H, W) -> (T, B, C, H // size, W // size)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Activity) -> Activity:
+        return x.map(self._pool) if isinstance(x, Streams) else each_step(self._pool, x)
+
+    def _pool(self, rows: Tensor) -> Tensor:
+        return F.avg_pool2d(rows, self.size)
+
+
+class Flatten(nn.Module):
+    """(T, B, ...) -> (T, B, N)."""
+
+    def forward(self, x: Activity) -> Activity:
+        return x.flatten() if isinstance(x, Streams) else each_step(lambda rows: rows.flatten(1), x)
+
+
+class Dropout(nn.Module):
+    """Dropout with one mask for all time steps of a sample, as IDE-FSNN does; so both streams share it."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Activity) -> Activity:
+        if not self.training or self.p == 0:
+            return x
+        if isinstance(x, Streams):
+            return x.scale(self.mask(x.shape, x.device))
+        mask = self.mask(x.shape[1:], x.device).to(x.dtype)
+        return (x[0] * mask).expand_as(x) if x.stride(0) == 0 else x * mask
+
+    def mask(self, shape: torch.Size, device: torch.device) -> Tensor:
+        """0 with probability p, else 1 / (1 - p)."""
+        return torch.empty(shape, device=device).bernoulli_(1 - self.p).div_(1 - self.p)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm whose statistics run over time, batch and pixels; running statistics move once a batch."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Activity) -> Activity:
+        return self._streams(x) if isinstance(x, Streams) else each_step(self._rows, x)
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        return F.batch_norm(
+            rows, self.running_mean, self.running_var, self.weight, self.bias,
+            training=self.training, momentum=self.momentum, eps=self.eps,
+        )  # fmt: skip
+
+    def _streams(self, x: Streams) -> Streams:
+        # In training these are filled in while the neuron above draws the currents, before it asks for the rates.
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        aligned = (-1,) + (1,) * (len(x.shape) - 2)
+
+        def steps(channels: slice, first: int) -> Iterator[Tensor]:
+            kept: list[Tensor] = []
+            if self.training:
+                kept, mean[channels], variance[channels] = self._measure(x, channels)
+            scale = self.weight.detach()[channels] * (variance[channels] + self.eps).rsqrt()
+            shift = (self.bias.detach()[channels] - mean[channels] * scale).view(aligned)
+            num_steps = 1 if x.static else x.time_steps
+            made_again = x.steps(channels, len(kept)) if len(kept) < num_steps else ()
+            for current in chain(kept, made_again):
+                current = at_least_float32(current)
+                yield torch.addcmul(shift, current, scale.view(aligned), out=current)
+
+        def rates() -> Rates:
+            inverse_std = (variance + self.eps).rsqrt()
+            y_w, y_u = x.rates().map(at_least_float32)
+            return Rates(*NormalisedRates.apply(y_w, y_u, self.weight, self.bias, mean, inverse_std, self.training))
+
+        return x.then(x.shape, steps, rates)
+
+    def _measure(self, x: Streams, channels: slice) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Look at all time steps of some channels: the steps that fit into memory, mean and (biased) variance."""
+        kept: list[Tensor] = []
+        means, variances, rows = [], [], 0
+        for t, current in enumerate(x.steps(channels, 0)):
+            mean, variance = torch.batch_norm_update_stats(at_least_float32(current), None, None, 0.0)
+            means.append(mean)
+            variances.append(variance)
+            rows += current.numel() // current.shape[1]
+            if t < x.fitting_steps(channels):
+                kept.append(current if x.fresh else current.clone())
+        mean = torch.stack(means).mean(0)
+        variance = torch.stack(variances).mean(0) + torch.stack(means).var(0, correction=0)
+        self.running_mean[channels].lerp_(mean, self.momentum)
+        self.running_var[channels].lerp_(variance * (rows / max(rows - 1, 1)), self.momentum)
+        return kept, mean, variance
+
+
+def each_step(op: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply an operation on rows to x of shape (T, B, ...); once only where all time steps are the same."""
+    if x.stride(0) == 0:
+        once = op(x[0])
+        return once.expand(len(x), *once.shape)
+    return op(x.flatten(0, 1)).unflatten(0, x.shape[:2])
