@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -103,3 +103,37 @@ class _Broyden:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
+
+
+def implicit(
+    image: Tensor, state: Tensor, f: Function, solve_adjoint: Callable[[Function, Tensor], Tensor]
+) -> Tensor:  # fmt: skip
+    """`state` as an equilibrium of f: its value, with the gradient of the solution of z = f(z).
+
+    `image` is f(state) with the graph that leads to the parameters. Backward finds v = J^T v + q, where q is the
+    gradient of the state and J = df/dz at the state, and hands v to `image` (the implicit function theorem).
+    `solve_adjoint` gets the map v -> J^T v + q and a first guess, and returns v.
+    """
+
+    def adjoint(q: Tensor) -> Tensor:
+        with torch.enable_grad():
+            point = state.detach().requires_grad_()
+            value = f(point)
+
+        def transposed(v: Tensor) -> Tensor:
+            return torch.autograd.grad(value, point, v, retain_graph=True)[0] + q
+
+        return solve_adjoint(transposed, torch.zeros_like(q))
+
+    return _Implicit.apply(image, state, adjoint)
+
+
+class _Implicit(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, state: Tensor, adjoint: Function) -> Tensor:
+        ctx.adjoint = adjoint
+        return state.view_as(state)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.adjoint(gradients[0]), None, None

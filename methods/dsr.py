@@ -92,7 +92,7 @@ class Network(nn.Module):
         self.config, self.code = config, config.code
         self.body = catalog.build(task, self._neuron)
         spiking = config.readout == "spiking"
-        self.readout = nn.Sequential(BatchNorm(task.classes), self._neuron()) if spiking else nn.Identity()
+        self.readout = nn.Sequential(BatchNorm(task.classes, exact=True), self._neuron()) if spiking else nn.Identity()
 
     def _neuron(self) -> RateNeuron:
         c = self.config

@@ -11,7 +11,7 @@ Departures from the released code: Broyden's first step has the right sign; runn
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from harness import solvers
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
 from harness.models import catalog
-from harness.models.neurons import Dynamics, at_least_float32, charge, fire, running_rates
+from harness.models.feedback import Currents
+from harness.models.neurons import Dynamics, charge, fire, running_rates
 from harness.solvers import Solver
 
 SOURCE = "arXiv:2109.14247, released code"
@@ -74,108 +75,50 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.dynamics = Dynamics(leak=config.leak or 1.0)
-        self.body: Any = catalog.build(task)  # a FeedbackNet
+        self.body = catalog.build(task)
 
     def forward(self, x: Float[Tensor, "T B C H W"]) -> tuple[Float[Tensor, "B K"], Report]:
-        loop = self._loop(x)
-        rates = deque(loop.simulate(x), maxlen=1)[0]
-        represented = loop.represent(rates, loop.drive, loop.weight)
+        currents = self._currents(x)
+        rates = deque(self.simulate(currents), maxlen=1)[0]
+        represented = self.represent(currents, rates)
         report = Report(equilibrium_residual=(rates - represented.detach()).abs().mean())
 
-        def adjoint(q: Tensor) -> Tensor:
-            v, report.solver = loop.adjoint(rates, q, self.config)
+        def solve(f: solvers.Function, v0: Tensor) -> Tensor:
+            c = self.config
+            v, report.solver = solvers.solve(
+                c.solver, f, v0, tolerance=c.tolerance, max_iterations=c.max_iterations
+            )  # fmt: skip
             return v
 
-        return self.body.score(_Implicit.apply(represented, rates, adjoint)), report
+        at_equilibrium = solvers.implicit(represented, rates, lambda a: self.represent(currents, a), solve)
+        return self.body.score(at_equilibrium), report  # type: ignore[operator]
+
+    @torch.no_grad()
+    def simulate(self, currents: Currents) -> Iterator[Tensor]:
+        """The (weighted) firing rates a (B, ...) after each time step."""
+        return running_rates(self._spikes(currents), self.dynamics.leak)
+
+    @torch.no_grad()
+    def _spikes(self, currents: Currents) -> Iterator[Tensor]:
+        v, spikes = torch.zeros_like(currents.mean), torch.zeros_like(currents.mean)
+        for t, current in enumerate(currents.steps()):
+            charge(v, current, self.dynamics)
+            if t > 0:
+                v.add_(currents.feedback(spikes))
+            fire(v, spikes, self.config.v_threshold, self.dynamics)
+            yield spikes
+
+    def represent(self, currents: Currents, rates: Tensor) -> Tensor:
+        """f(a), with autograd."""
+        return ((currents.feedback(rates) + currents.mean) / self.config.v_threshold).clamp(0, 1)
 
     @torch.no_grad()
     def scores(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
         """The readout of the rates after each time step."""
-        return torch.stack([self.body.score(rates) for rates in self._loop(x).simulate(x)])
+        return torch.stack([self.body.score(a) for a in self.simulate(self._currents(x))])  # type: ignore[operator]
 
-    def _loop(self, x: Tensor) -> "_Loop":
-        body = self.body
-        static = x.stride(0) == 0
-        mean_frame = x[0] if static else torch.tensordot(x.new_tensor(self.dynamics.rate_weights(len(x))), x, 1)
-        mean_current = at_least_float32(body.current(mean_frame))
-        mask = body.mask(x.shape[1])
-        drive = _masked(body.normalise(mean_current), mask)
-        return _Loop(
-            body, self.dynamics, self.config.v_threshold, static, body.feedback(), drive, mean_current.detach(),
-            mask, body.mask(x.shape[1]),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """The network with what stays the same over a batch's time steps: dropout masks, feedback weight, mean input."""
-
-    body: Any
-    dynamics: Dynamics
-    theta: float
-    static: bool
-    weight: Tensor
-    drive: Tensor
-    """F_x of the mean input, (B, ...)."""
-    mean_current: Tensor
-    mask: Tensor | None
-    feedback_mask: Tensor | None
-
-    @torch.no_grad()
-    def simulate(self, x: Tensor) -> Iterator[Tensor]:
-        """The (weighted) average rates after each time step, (B, ...)."""
-        return running_rates(self._spikes(x), self.dynamics.leak)
-
-    @torch.no_grad()
-    def _spikes(self, x: Tensor) -> Iterator[Tensor]:
-        v, spikes = torch.zeros_like(self.drive), torch.zeros_like(self.drive)
-        for t, frame in enumerate(x):
-            charge(v, self.drive if self.static else self._frame_current(frame), self.dynamics)
-            if t > 0:
-                v.add_(self._feed_back(spikes, self.weight))
-            fire(v, spikes, self.theta, self.dynamics)
-            yield spikes
-
-    def _frame_current(self, frame: Tensor) -> Tensor:
-        return _masked(self.body.normalise_step(self.body.current(frame), self.mean_current), self.mask)
-
-    def _feed_back(self, activity: Tensor, weight: Tensor) -> Tensor:
-        return _masked(self.body.feed_back(activity, weight), self.feedback_mask)
-
-    def represent(self, rates: Tensor, drive: Tensor, weight: Tensor) -> Tensor:
-        """f(a), with autograd."""
-        return ((self._feed_back(rates, weight) + drive) / self.theta).clamp(0, 1)
-
-    def adjoint(self, rates: Tensor, q: Tensor, config: Config) -> tuple[Tensor, solvers.Info]:
-        """v = J^T v + q, with J = df/da at the simulated rates."""
-        with torch.enable_grad():
-            point = rates.detach().requires_grad_()
-            image = self.represent(point, self.drive.detach(), self.weight.detach())
-
-        def transposed(v: Tensor) -> Tensor:
-            return torch.autograd.grad(image, point, v, retain_graph=True)[0] + q
-
-        return solvers.solve(
-            config.solver, transposed, torch.zeros_like(q),
-            tolerance=config.tolerance, max_iterations=config.max_iterations,
-        )  # fmt: skip
-
-
-class _Implicit(torch.autograd.Function):
-    """f(a) -> a: the value is the simulated rate, the gradient is solved for before it goes on into f."""
-
-    @staticmethod
-    def forward(ctx: Any, represented: Tensor, rates: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.adjoint = adjoint
-        return rates.view_as(rates)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.adjoint(gradients[0]), None, None
-
-
-def _masked(current: Tensor, mask: Tensor | None) -> Tensor:
-    return current if mask is None else current * mask
+    def _currents(self, x: Tensor) -> Currents:
+        return self.body.currents(x, self.dynamics.rate_weights(len(x)))  # type: ignore[operator]
 
 
 def skip(config: Config, task: Task) -> str | None:

@@ -9,13 +9,18 @@ the method's. Source: Xiao et al., NeurIPS 2021 (arXiv:2109.14247). Departure: t
 norm moves in training only, so that evaluation can be repeated.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from harness.contract import Task
 from harness.models.layers import BatchNorm, Conv2d, Linear
+from harness.models.neurons import at_least_float32, weighted_mean
 
 FEEDBACK = True
 
@@ -39,61 +44,82 @@ def build(config: Config, task: Task) -> "FeedbackNet":
     return FeedbackNet(config, task)
 
 
+@dataclass(frozen=True)
+class Currents:
+    """What flows into the hidden layer during one batch; the dropout masks and the feedback weight are fixed in it."""
+
+    mean: Tensor
+    """F_x of the input's mean over time, (B, ...), with its gradient."""
+    steps: Callable[[], Iterator[Tensor]]
+    """F_x of each time step, without gradient, normalised with the statistics of `mean`."""
+    feedback: Callable[[Tensor], Tensor]
+    """F_fb: the hidden layer's activity (B, ...) -> its current (B, ...)."""
+
+
 class FeedbackNet(nn.Module):
-    """The parts of the network; a method calls them in its own order."""
+    """The parts of the network; a method puts neurons between `currents` and `score`."""
 
     def __init__(self, config: Config, task: Task) -> None:
         super().__init__()
         channels, height, width = task.shape
-        self.dropout, self.convolutional = config.dropout, config.kernel_size is not None
+        self.dropout, self.kernel_size = config.dropout, config.kernel_size
+        self.inject: Conv2d | Linear
         if config.kernel_size is not None:
             padding = config.kernel_size // 2
-            self.inject: nn.Module = Conv2d(channels, config.width, config.kernel_size, stride=2, padding=padding)
+            self.inject = Conv2d(channels, config.width, config.kernel_size, stride=2, padding=padding)
             weight = torch.empty(config.width, config.width, config.kernel_size, config.kernel_size)
-            hidden = torch.Size((config.width, (height + 1) // 2, (width + 1) // 2))
+            self.hidden = torch.Size((config.width, (height + 1) // 2, (width + 1) // 2))
         else:
             self.inject = Linear(channels * height * width, config.width)
             weight = torch.empty(config.width, config.width)
-            hidden = torch.Size((config.width,))
+            self.hidden = torch.Size((config.width,))
         self.norm = BatchNorm(config.width)
         self.feedback = RestrictedWeight(_unit_rows(weight))
-        self.readout = Linear(hidden.numel(), task.classes)
-        self.hidden = hidden
-        with torch.no_grad():
-            _unit_rows(self.inject.weight)
-            nn.init.zeros_(self.inject.get_parameter("bias"))
+        self.readout = Linear(self.hidden.numel(), task.classes)
+        _unit_rows(self.inject.weight.data)
+        nn.init.zeros_(self.inject.bias)  # type: ignore[arg-type]
 
-    def current(self, frame: Tensor) -> Tensor:
-        """F_x before batch norm: (B, C, H, W) -> (B, ...)."""
-        return self.inject((frame if self.convolutional else frame.flatten(1))[None])[0]
+    def currents(self, x: Float[Tensor, "T B C H W"], weights: Sequence[float]) -> Currents:
+        """The currents of one batch; `weights` of the time steps make the mean over time."""
+        static = x.stride(0) == 0
+        before_norm = at_least_float32(self._inject(x[0] if static else weighted_mean(x, weights)))
+        mask, feedback_mask = self.mask(x.shape[1]), self.mask(x.shape[1])
+        mean = _masked(self.norm(before_norm[None])[0], mask)
+        weight = self.feedback()
 
-    def normalise(self, current: Tensor) -> Tensor:
-        """Batch norm of F_x for the mean over time of an input."""
-        return self.norm(current[None])[0]
+        @torch.no_grad()
+        def steps() -> Iterator[Tensor]:
+            for frame in x:
+                yield mean if static else _masked(self._normalise_like(before_norm, self._inject(frame)), mask)
 
-    def normalise_step(self, current: Tensor, mean_current: Tensor) -> Tensor:
-        """Batch norm of F_x for a single time step, with the statistics that `normalise(mean_current)` had."""
-        mean, variance = self.norm.running_mean, self.norm.running_var
-        if self.training:
-            variance, mean = torch.var_mean(mean_current, [0, *range(2, current.dim())], correction=0)
-        return F.batch_norm(current, mean, variance, self.norm.weight, self.norm.bias, eps=self.norm.eps)
-
-    def feed_back(self, activity: Tensor, weight: Tensor) -> Tensor:
-        """F_fb before dropout, with a weight that `self.feedback()` returned."""
-        if self.convolutional:
-            return F.conv2d(activity, weight, padding=weight.shape[-1] // 2)
-        return F.linear(activity, weight)
-
-    def score(self, rates: Tensor) -> Tensor:
-        """The readout: (B, ...) -> (B, K)."""
-        return F.linear(rates.flatten(1), self.readout.weight, self.readout.bias)
+        return Currents(mean, steps, lambda activity: _masked(self._feed_back(activity, weight), feedback_mask))
 
     def mask(self, batch_size: int) -> Tensor | None:
-        """A new dropout mask for one of the currents, fixed over time; None in evaluation."""
+        """A new dropout mask for a current of the hidden layer, or None in evaluation."""
         if not self.training or self.dropout == 0:
             return None
         keep = 1 - self.dropout
         return self.readout.weight.new_empty(batch_size, *self.hidden).bernoulli_(keep).div_(keep)
+
+    def score(self, rates: Float[Tensor, "B ..."]) -> Float[Tensor, "B K"]:
+        """The readout."""
+        return self.readout(rates.flatten(1)[None])[0]
+
+    def _inject(self, frame: Tensor) -> Tensor:
+        rows = frame.flatten(1) if self.kernel_size is None else frame
+        return self.inject(rows[None])[0]
+
+    def _feed_back(self, activity: Tensor, weight: Tensor) -> Tensor:
+        if self.kernel_size is None:
+            return F.linear(activity, weight)
+        return F.conv2d(activity, weight, padding=self.kernel_size // 2)
+
+    def _normalise_like(self, reference: Tensor, current: Tensor) -> Tensor:
+        """Batch norm with the statistics that it took from `reference`, or in evaluation the running ones."""
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        if self.training:
+            variance, mean = torch.var_mean(reference, [0, *range(2, reference.dim())], correction=0)
+        return F.batch_norm(current, mean, variance, self.norm.weight, self.norm.bias, eps=self.norm.eps)
 
 
 class RestrictedWeight(nn.Module):
@@ -134,3 +160,7 @@ def _unit_rows(weight: Tensor) -> Tensor:
     """Draw from U(-1, 1) in place, then give each output unit's weights length 1."""
     rows = weight.uniform_(-1, 1).flatten(1)
     return weight.div_(rows.norm(dim=1).view(-1, *[1] * (weight.dim() - 1)))
+
+
+def _masked(current: Tensor, mask: Tensor | None) -> Tensor:
+    return current if mask is None else current * mask

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.models.neurons import at_least_float32
 from harness.models.rates import NormalisedRates
-from harness.models.streams import Rates, Streams
+from harness.models.streams import ALL, Rates, Streams
 
 Activity = TypeVar("Activity", Tensor, Streams)
 
@@ -100,14 +100,17 @@ class Dropout(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm whose statistics run over time, batch and pixels; running statistics move once a batch."""
+    """Batch norm whose statistics run over time, batch and pixels; running statistics move once a batch.
+
+    `exact` is for `Streams` out of a linear layer: its weights get the covariance over time too (see `rates.py`).
+    """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, exact: bool = False) -> None:
         super().__init__()
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.exact = eps, momentum, exact
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -129,12 +132,12 @@ class BatchNorm(nn.Module):
 
         def steps(channels: slice, first: int) -> Iterator[Tensor]:
             kept: list[Tensor] = []
-            if self.training:
+            if self.training and first == 0:
                 kept, mean[channels], variance[channels] = self._measure(x, channels)
             scale = self.weight.detach()[channels] * (variance[channels] + self.eps).rsqrt()
             shift = (self.bias.detach()[channels] - mean[channels] * scale).view(aligned)
             num_steps = 1 if x.static else x.time_steps
-            made_again = x.steps(channels, len(kept)) if len(kept) < num_steps else ()
+            made_again = x.steps(channels, first + len(kept)) if first + len(kept) < num_steps else ()
             for current in chain(kept, made_again):
                 current = at_least_float32(current)
                 yield torch.addcmul(shift, current, scale.view(aligned), out=current)
@@ -142,7 +145,11 @@ class BatchNorm(nn.Module):
         def rates() -> Rates:
             inverse_std = (variance + self.eps).rsqrt()
             y_w, y_u = x.rates().map(at_least_float32)
-            return Rates(*NormalisedRates.apply(y_w, y_u, self.weight, self.bias, mean, inverse_std, self.training))
+            extra = self._covariance(x) if self.exact and self.training else (None, None)
+            values = NormalisedRates.apply(
+                y_w, y_u, self.weight, self.bias, mean, inverse_std, self.training, *extra
+            )  # fmt: skip
+            return Rates(*values)
 
         return x.then(x.shape, steps, rates)
 
@@ -162,6 +169,16 @@ class BatchNorm(nn.Module):
         self.running_mean[channels].lerp_(mean, self.momentum)
         self.running_var[channels].lerp_(variance * (rows / max(rows - 1, 1)), self.momentum)
         return kept, mean, variance
+
+    @torch.no_grad()
+    def _covariance(self, x: Streams) -> tuple[Tensor, Tensor]:
+        """The weight of the layer below, and the covariance over time of its inputs and outputs, summed over B."""
+        assert x.below is not None, "exact batch norm stands right behind a linear layer"
+        source, weight = x.below
+        weighted, plain = source.rates()
+        rate = weighted if plain is None else plain
+        products = sum((step @ weight.T).T @ step for step in source.every_step(ALL))
+        return weight, products / x.time_steps - (rate @ weight.T).T @ rate
 
 
 def each_step(op: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

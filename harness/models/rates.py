@@ -17,7 +17,11 @@ its normalised input averaged with weights and plainly, k = mean(G x_u), sigma t
     d y_u = (gamma / sigma) (G - mean(G) - x_u k)     goes into the weights of the layer
     d gamma = sum(G x_u)      d beta = sum(G)
 
-This is exact but for one term: weights miss the covariance over time of spikes and normalised currents.
+This is exact but for one term: weights miss the covariance over time of their inputs s_t and normalised outputs,
+
+    d W_exact = d W - (gamma / sigma) k C,   C = (mean_t(y_t s_t) - y_u r_u) / sigma,   r_u the plain mean of s_t
+
+which costs one more product a step. It is added where that is nothing: at DSR's readout, which has K outputs.
 """
 
 from collections.abc import Iterator
@@ -169,19 +173,22 @@ class _Unrolled(torch.autograd.Function):
 
 
 class NormalisedRates(torch.autograd.Function):
-    """Batch norm of both averages with the spike stream's statistics; backward as the module's docstring says."""
+    """Batch norm of both averages with the spike stream's statistics; backward as the module's docstring says.
+
+    `weight` and `covariance` (sigma C, of the weight's shape) are those of the layer below, or None to leave C out.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, weighted: Tensor, plain: Tensor | None, gamma: Tensor, beta: Tensor,
-        mean: Tensor, inverse_std: Tensor, training: bool,
+        ctx: Any, weighted: Tensor, plain: Tensor | None, gamma: Tensor, beta: Tensor, mean: Tensor,
+        inverse_std: Tensor, training: bool, weight: Tensor | None, covariance: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         ctx.training = training
         ctx.aligned = aligned = (1, -1) + (1,) * (weighted.dim() - 2)
         x_w, x_u = (
             None if y is None else (y - mean.view(aligned)).mul_(inverse_std.view(aligned)) for y in (weighted, plain)
         )
-        ctx.save_for_backward(x_w, x_u, gamma, inverse_std)
+        ctx.save_for_backward(x_w, x_u, gamma, inverse_std, covariance)
         z_w, z_u = (
             None if x is None else torch.addcmul(beta.view(aligned), x, gamma.view(aligned)) for x in (x_w, x_u)
         )
@@ -190,19 +197,20 @@ class NormalisedRates(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        x_w, x_u, gamma, inverse_std = ctx.saved_tensors
+        x_w, x_u, gamma, inverse_std, covariance = ctx.saved_tensors
         g_w, g_u = gradients if x_u is not None else (gradients[0], gradients[0])
         at_u = x_w if x_u is None else x_u
         over = [0, *range(2, at_u.dim())]
         assert g_w is not None
         assert g_u is not None
         d_beta, d_gamma = g_u.sum(over), (g_u * at_u).sum(over)
-        scale = (gamma * inverse_std).view(ctx.aligned)
-        k = d_gamma.view(ctx.aligned) / (at_u.numel() // at_u.shape[1])
+        scale, k = gamma * inverse_std, d_gamma / (at_u.numel() // at_u.shape[1])
 
         def below(gradient: Tensor, x: Tensor) -> Tensor:
-            if not ctx.training:
-                return gradient * scale
-            return (gradient - gradient.mean(over, keepdim=True)).addcmul_(x, k, value=-1).mul_(scale)
+            if ctx.training:
+                gradient = (gradient - gradient.mean(over, keepdim=True)).addcmul_(x, k.view(ctx.aligned), value=-1)
+            return gradient * scale.view(ctx.aligned)
 
-        return below(g_w, x_w), None if x_u is None else below(g_u, x_u), d_gamma, d_beta, None, None, None
+        d_weight = None if covariance is None else -(scale * k * inverse_std)[:, None] * covariance
+        d_plain = None if x_u is None else below(g_u, x_u)
+        return below(g_w, x_w), d_plain, d_gamma, d_beta, None, None, None, d_weight, None

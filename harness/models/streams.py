@@ -11,7 +11,7 @@ happens at neurons and batch norms is in `rates.py` and `layers.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import repeat
 from typing import NamedTuple, Self
@@ -27,7 +27,7 @@ Affine = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Steps = Callable[[slice, int], Iterator[Tensor]]
 
 ALL = slice(None)
-CURRENT_BYTES = 32 * 2**20
+CURRENT_BYTES = 48 * 2**20
 """Memory for the currents of one layer; what does not fit is taken some channels at a time, and then made twice."""
 CURRENT_STEPS = 5
 """The same in time steps of the layer; the larger of the two holds. Both are independent of T."""
@@ -67,6 +67,8 @@ class Streams:
     """The rates; made once."""
     fresh: bool = True
     """Who draws a step may also keep it; otherwise the next step overwrites it."""
+    below: "tuple[Streams, Tensor] | None" = None
+    """Input and weight of the affine layer that these come from, if they come straight from one."""
 
     def every_step(self, channels: slice, first: int = 0) -> Iterator[Tensor]:
         """`steps`, where a static stream repeats the same tensor; not to be overwritten."""
@@ -128,7 +130,7 @@ class Streams:
                 return Rates(op(below.weighted, weight, bias), None)
             return Rates(op(below.weighted, fixed_weight, fixed_bias), op(below.plain, weight, bias))
 
-        return self.then(shape, steps, rates)
+        return replace(self.then(shape, steps, rates), below=(self, weight))
 
     def __add__(self, other: Self) -> Self:
         static = self.static and other.static
