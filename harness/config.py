@@ -187,7 +187,7 @@ class Sweep(Block):
     def _search_is_complete(self) -> Self:
         if self.search == "grid":
             for key in ("trials", "space", "asha"):
-                if key in self.model_fields_set:
+                if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"'{key}' has no effect with search 'grid'; use 'random' or 'optuna'")
         elif self.trials is None or not self.space:
             raise ValueError(f"search '{self.search}' needs 'trials' (a number) and 'space' (what is searched)")

@@ -110,6 +110,12 @@ def test_schema_takes_what_the_reader_takes():
     assert not validator.is_valid({**GOOD, "trian": {}})
 
 
+def test_resolved_experiment_is_an_experiment_file(tmp_path):
+    for given in (GOOD, *(experiment_file.parse(file.read_text()) for file in Path("configs").glob("*.yaml"))):
+        experiment = experiment_file.load(write(tmp_path, given))
+        assert experiment_file.load(write(tmp_path, experiment.model_dump(mode="json"))) == experiment
+
+
 def test_smoke_keeps_every_method_and_shrinks_the_rest():
     content = {
         **GOOD,
