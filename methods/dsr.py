@@ -120,7 +120,7 @@ class Network(nn.Module):
     @torch.no_grad()
     def scores(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
         """The rate of the readout after each time step."""
-        steps = self.readout(self.body(self._streams(x))).every_step(ALL)
+        steps = self.readout(self.body(self._streams(x))).every_step(ALL)(ALL, 0)
         leak = self.code.dynamics.leak if self.config.readout == "spiking" else 1.0
         return torch.stack(list(running_rates(steps, leak)))
 

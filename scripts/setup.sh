@@ -43,8 +43,8 @@ if [ ! -x .venv/bin/python ]; then
     say "creating .venv with $("$python" -V 2>&1)"
     "$python" -m venv .venv
 fi
-pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
-export PIP_CONSTRAINT="$PWD/constraints.txt"
+pip=(.venv/bin/python -m pip --quiet)
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT="$PWD/constraints.txt"
 say "installing pinned Python packages (minutes the first time)"
 # torch first: a package that asks for any torch must find the pinned one instead of choosing.
 "${pip[@]}" install "$(grep '^torch==' constraints.txt)" setuptools hatchling editables

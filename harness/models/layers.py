@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from harness.models.neurons import at_least_float32
 from harness.models.rates import NormalisedRates
-from harness.models.streams import ALL, Rates, Streams
+from harness.models.streams import ALL, Draw, Rates, Streams
 
 Activity = TypeVar("Activity", Tensor, Streams)
+
+Kept = dict[tuple[int, int], list[Tensor]]
+"""The first time steps of some samples (their slice's start and stop)."""
 
 Neuron = Callable[[], nn.Module]
 """What architectures get instead of a neuron: called once for each layer of neurons."""
@@ -130,17 +133,26 @@ class BatchNorm(nn.Module):
         mean, variance = self.running_mean.clone(), self.running_var.clone()
         aligned = (-1,) + (1,) * (len(x.shape) - 2)
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
-            kept: list[Tensor] = []
-            if self.training and first == 0:
-                kept, mean[channels], variance[channels] = self._measure(x, channels)
+        num_steps = 1 if x.static else x.time_steps
+
+        def steps(channels: slice) -> Draw:
+            draw = x.steps(channels)
+            kept: Kept = {}
+            if self.training:
+                kept, mean[channels], variance[channels] = self._measure(x, channels, draw)
             scale = self.weight.detach()[channels] * (variance[channels] + self.eps).rsqrt()
             shift = (self.bias.detach()[channels] - mean[channels] * scale).view(aligned)
-            num_steps = 1 if x.static else x.time_steps
-            made_again = x.steps(channels, first + len(kept)) if first + len(kept) < num_steps else ()
-            for current in chain(kept, made_again):
-                current = at_least_float32(current)
-                yield torch.addcmul(shift, current, scale.view(aligned), out=current)
+            scale = scale.view(aligned)
+
+            def normalised(samples: slice, first: int) -> Iterator[Tensor]:
+                ready = kept.pop((samples.start, samples.stop), [])[first:]
+                first += len(ready)
+                made_again = draw(samples, first) if first < num_steps else ()
+                for current in chain(ready, made_again):
+                    current = at_least_float32(current)
+                    yield torch.addcmul(shift, current, scale, out=current)
+
+            return normalised
 
         def rates() -> Rates:
             inverse_std = (variance + self.eps).rsqrt()
@@ -153,21 +165,25 @@ class BatchNorm(nn.Module):
 
         return x.then(x.shape, steps, rates)
 
-    def _measure(self, x: Streams, channels: slice) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _measure(self, x: Streams, channels: slice, draw: Draw) -> tuple[Kept, Tensor, Tensor]:
         """Look at all time steps of some channels: the steps that fit into memory, mean and (biased) variance."""
-        kept: list[Tensor] = []
-        means, variances, rows = [], [], 0
-        for t, current in enumerate(x.steps(channels, 0)):
-            mean, variance = torch.batch_norm_update_stats(at_least_float32(current), None, None, 0.0)
-            means.append(mean)
-            variances.append(variance)
-            rows += current.numel() // current.shape[1]
-            if t < x.fitting_steps(channels):
-                kept.append(current if x.fresh else current.clone())
-        mean = torch.stack(means).mean(0)
-        variance = torch.stack(variances).mean(0) + torch.stack(means).var(0, correction=0)
+        kept: Kept = {}
+        found: list[tuple[Tensor, Tensor]] = []
+        counts: list[int] = []
+        for samples in x.samples(channels):
+            kept[samples.start, samples.stop] = ready = []
+            for t, current in enumerate(draw(samples, 0)):
+                statistics = torch.batch_norm_update_stats(at_least_float32(current), None, None, 0.0)
+                found.append(statistics)
+                counts.append(current.numel() // current.shape[1])
+                if t < x.fitting_steps(channels):
+                    ready.append(current if x.fresh else current.clone())
+        means, variances = (torch.stack(kind) for kind in zip(*found, strict=True))  # pieces, channels
+        total, shares = sum(counts), means.new_tensor(counts)[:, None] / sum(counts)
+        mean = (shares * means).sum(0)
+        variance = (shares * (variances + (means - mean).square())).sum(0)
         self.running_mean[channels].lerp_(mean, self.momentum)
-        self.running_var[channels].lerp_(variance * (rows / max(rows - 1, 1)), self.momentum)
+        self.running_var[channels].lerp_(variance * (total / max(total - 1, 1)), self.momentum)
         return kept, mean, variance
 
     @torch.no_grad()
@@ -177,7 +193,7 @@ class BatchNorm(nn.Module):
         source, weight = x.below
         weighted, plain = source.rates()
         rate = weighted if plain is None else plain
-        products = sum((step @ weight.T).T @ step for step in source.every_step(ALL))
+        products = sum((step @ weight.T).T @ step for step in source.every_step(ALL)(ALL, 0))
         return weight, products / x.time_steps - (rate @ weight.T).T @ rate
 
 

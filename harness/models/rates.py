@@ -24,7 +24,6 @@ This is exact but for one term: weights miss the covariance over time of their i
 which costs one more product a step. It is added where that is nothing: at DSR's readout, which has K outputs.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 
 from harness.models.neurons import Dynamics, at_least_float32, simulate, weighted_mean
 from harness.models.spike_train import SpikeTrain
-from harness.models.streams import Rates, Streams
+from harness.models.streams import Draw, Rates, Streams
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,14 @@ class RateNeuron(nn.Module):
         fixed, with_rates = theta.detach(), torch.is_grad_enabled()
         amplitude = fixed * self.code.amplitude
         train = SpikeTrain(x.shape, x.time_steps, theta.device)
-        weightings = self._weightings(x.time_steps) if with_rates else []
-        means = [_simulate(x, channels, fixed, self.code, train, weightings) for channels in x.chunks()]
+        means = _simulate(x, fixed, self.code, train, self._weightings(x.time_steps) if with_rates else [])
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
-            return train.steps(channels, first, amplitude)
+        def steps(channels: slice) -> Draw:
+            return lambda samples, first: train.steps(samples, channels, first, amplitude)
 
         if not with_rates:
             return x.then(x.shape, steps, _no_rates, static=False, fresh=False)
-        weighted, *plain = (torch.cat(parts, 1).mul_(amplitude) for parts in zip(*means, strict=True))
+        weighted, *plain = (mean.mul_(amplitude) for mean in means)
         mean_w, mean_u = x.rates().map(at_least_float32)
         value = _Clamp.apply(mean_w, mean_u, theta, weighted, self.code)
         rates = Rates(value, plain[0] if plain else None)
@@ -116,14 +114,20 @@ class RateNeuron(nn.Module):
 
 @torch.no_grad()
 def _simulate(
-    x: Streams, channels: slice, theta: Tensor, code: RateCode, train: SpikeTrain, weightings: list[list[float]]
+    x: Streams, theta: Tensor, code: RateCode, train: SpikeTrain, weightings: list[list[float]]
 ) -> list[Tensor]:
-    """Run all time steps of some channels; the means of the spikes over time by each weighting."""
-    means = [torch.zeros_like(train.words[0][:, channels], dtype=theta.dtype) for _ in weightings]
-    currents = (at_least_float32(step) for step in x.every_step(channels))
-    for t, spikes in enumerate(train.record(channels, simulate(currents, theta, code.dynamics))):
-        for mean, weights in zip(means, weightings, strict=True):
-            mean.add_(spikes, alpha=weights[t])
+    """Run a layer of neurons on its currents; the means of its spikes over time by each weighting."""
+    means = [torch.empty_like(train.words[0], dtype=theta.dtype) for _ in weightings]
+    for channels in x.chunks():
+        draw = x.every_step(channels)
+        for samples in x.samples(channels):
+            currents = (at_least_float32(step) for step in draw(samples, 0))
+            sums = [torch.zeros(()) for _ in weightings]
+            for t, spikes in enumerate(train.record(samples, channels, simulate(currents, theta, code.dynamics))):
+                for index, weights in enumerate(weightings):
+                    sums[index] = spikes * weights[0] if t == 0 else sums[index].add_(spikes, alpha=weights[t])
+            for mean, total in zip(means, sums, strict=True):
+                mean[samples, channels] = total
     return means
 
 

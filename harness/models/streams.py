@@ -2,8 +2,8 @@
 
 `Streams` is what a layer receives in place of a tensor when a network is trained on firing rates:
 
-- **spikes**: the true simulation, T time steps. Made on demand, a time step and some channels at a time, so that no
-  layer's (T, B, C, H, W) activations stand in memory; what a neuron emitted is kept as bits (`spike_train.py`);
+- **spikes**: the true simulation, T time steps. Made on demand, a time step, some channels and some samples at a time,
+  so that no layer's (T, B, C, H, W) activations stand in memory; what neurons emit is kept as bits (`spike_train.py`);
 - **rates**: ordinary autograd tensors of shape (B, C, H, W), which cost what an ordinary network costs.
 
 Linear maps send the rate of their input to the rate of their output, so both streams go through the same layers. What
@@ -24,15 +24,18 @@ from harness.models.neurons import weighted_mean
 Op = Callable[[Tensor], Tensor]
 Affine = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(rows, weight, bias) -> rows, linear in the rows, output channels along dim 0 of weight and bias."""
-Steps = Callable[[slice, int], Iterator[Tensor]]
+Draw = Callable[[slice, int], Iterator[Tensor]]
+"""(samples, first) -> the values of those samples, (b, c, ...), from time step `first` on; once if static."""
 
 ALL = slice(None)
-CURRENT_BYTES = 48 * 2**20
+CURRENT_BYTES = 64 * 2**20
 """Memory for the currents of one layer; what does not fit is taken some channels at a time, and then made twice."""
 CURRENT_STEPS = 5
 """The same in time steps of the layer; the larger of the two holds. Both are independent of T."""
 LANES = 32
 """Channels are taken in multiples of this: narrower convolutions waste the vector units."""
+CACHED = 2**19
+"""Values that a CPU works on at a time, so that they stay in its cache from one operation to the next."""
 
 
 class Rates(NamedTuple):
@@ -58,11 +61,8 @@ class Streams:
     device: torch.device
     static: bool
     """All time steps are the same."""
-    steps: Steps
-    """(channels, first) -> the values of those channels, (B, c, ...), from time step `first` on; once if static.
-
-    Who draws a step may overwrite it.
-    """
+    steps: Callable[[slice], Draw]
+    """Channels -> a function that draws their values, some samples at a time. Who draws a step may overwrite it."""
     rates: Callable[[], Rates]
     """The rates; made once."""
     fresh: bool = True
@@ -70,11 +70,12 @@ class Streams:
     below: "tuple[Streams, Tensor] | None" = None
     """Input and weight of the affine layer that these come from, if they come straight from one."""
 
-    def every_step(self, channels: slice, first: int = 0) -> Iterator[Tensor]:
+    def every_step(self, channels: slice) -> Draw:
         """`steps`, where a static stream repeats the same tensor; not to be overwritten."""
+        draw = self.steps(channels)
         if not self.static:
-            return self.steps(channels, first)
-        return repeat(next(self.steps(channels, 0)), self.time_steps - first)
+            return draw
+        return lambda samples, first: repeat(next(draw(samples, 0)), self.time_steps - first)
 
     def chunks(self) -> list[slice]:
         """All channels, in groups whose currents over all time steps fit into memory, if LANES allow it."""
@@ -91,11 +92,20 @@ class Streams:
     def _fitting_steps(self) -> float:
         return max(CURRENT_BYTES / (4 * self.shape.numel()), CURRENT_STEPS)
 
+    def samples(self, channels: slice) -> list[slice]:
+        """All samples; on a CPU in groups of which these channels fit into the cache."""
+        start, stop, _ = channels.indices(self.shape[1])
+        values = self.shape.numel() * (stop - start) // self.shape[1]
+        groups = 1 if self.device.type == "cuda" else -(-values // CACHED)
+        size = max(1, -(-self.shape[0] // groups))
+        return [slice(first, first + size) for first in range(0, self.shape[0], size)]
+
     def map(self, op: Op) -> Self:
         """Apply a linear map without parameters that leaves channels alone, such as pooling."""
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
-            return map(op, self.steps(channels, first))
+        def steps(channels: slice) -> Draw:
+            draw = self.steps(channels)
+            return lambda samples, first: map(op, draw(samples, first))
 
         return self.then(op(torch.empty(self.shape, device="meta")).shape, steps, lambda: self.rates().map(op))
 
@@ -103,16 +113,18 @@ class Streams:
         """All dimensions but the batch's as one, whose entries are the channels from here on."""
         flat = self.map(lambda rows: rows.flatten(1))
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
-            return (step[:, channels] for step in flat.steps(ALL, first))
+        def steps(channels: slice) -> Draw:
+            draw = flat.steps(ALL)
+            return lambda samples, first: (step[:, channels] for step in draw(samples, first))
 
         return self.then(flat.shape, steps, flat.rates, fresh=self.fresh)
 
     def scale(self, factors: Tensor) -> Self:
         """Multiply by factors of shape (B, C, ...), the same at all time steps."""
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
-            return (step * factors[:, channels].to(step.dtype) for step in self.steps(channels, first))
+        def steps(channels: slice) -> Draw:
+            draw, some = self.steps(channels), factors[:, channels]
+            return lambda samples, first: (step * some[samples].to(step.dtype) for step in draw(samples, first))
 
         return self.then(self.shape, steps, lambda: self.rates().map(lambda rate: rate * factors.to(rate.dtype)))
 
@@ -120,9 +132,9 @@ class Streams:
         """Apply a linear map with weights, an output channel for each row of `weight`; `shape` is the output's."""
         fixed_weight, fixed_bias = weight.detach(), None if bias is None else bias.detach()
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
-            some = fixed_weight[channels], None if fixed_bias is None else fixed_bias[channels]
-            return (op(step, *some) for step in self.steps(ALL, first))
+        def steps(channels: slice) -> Draw:
+            draw, some = self.steps(ALL), (fixed_weight[channels], None if fixed_bias is None else fixed_bias[channels])
+            return lambda samples, first: (op(step, *some) for step in draw(samples, first))
 
         def rates() -> Rates:
             below = self.rates()
@@ -135,9 +147,10 @@ class Streams:
     def __add__(self, other: Self) -> Self:
         static = self.static and other.static
 
-        def steps(channels: slice, first: int) -> Iterator[Tensor]:
+        def steps(channels: slice) -> Draw:
             both = (self.steps, other.steps) if static else (self.every_step, other.every_step)
-            return (a + b for a, b in zip(*(draw(channels, first) for draw in both), strict=True))
+            draw, draw_other = (draws(channels) for draws in both)
+            return lambda samples, first: map(torch.add, draw(samples, first), draw_other(samples, first))
 
         def rates() -> Rates:
             (weighted, plain), (more, more_plain) = self.rates(), other.rates()
@@ -148,7 +161,7 @@ class Streams:
     def then(
         self,
         shape: torch.Size,
-        steps: Steps,
+        steps: Callable[[slice], Draw],
         rates: Callable[[], Rates],
         *,
         static: bool | None = None,
@@ -163,8 +176,8 @@ def of_input(x: Tensor, weights: Sequence[float] | None) -> Streams:
     """The streams of a network's input of shape (T, B, ...); `weights` of the time steps, None for a plain mean."""
     static = x.stride(0) == 0
 
-    def steps(channels: slice, first: int) -> Iterator[Tensor]:
-        return (step[:, channels].clone() for step in (x[:1] if static else x[first:]))
+    def steps(channels: slice) -> Draw:
+        return lambda samples, first: (step[samples, channels].clone() for step in (x[:1] if static else x[first:]))
 
     def rates() -> Rates:
         plain = x[0] if static else x.mean(0)
