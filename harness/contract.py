@@ -88,7 +88,14 @@ class Method(Protocol):
     Optional names:
 
     - `SPIKING = False`: the method has no time steps (an ordinary network); it is planned once, with T = 1;
+    - `MEMORY = "constant"`: the memory of a training step does not grow with T, beyond the input and spikes kept as
+      bits; without it, nothing is claimed;
     - `skip(config, task) -> str | None`: the sentence why this task cannot be done, read before anything starts;
+    - `resolve(config, task) -> Config`: fill in settings whose default depends on the task, before the plan is made, so
+      that records hold what was really used;
+    - `start(net, weights, batches, config)`: begin from the trained `weights` (a state dict) of another trial on the
+      same architecture; `batches` yields inputs x as in `train_step`, for calibration. Raises ValueError that names
+      every weight which has no counterpart;
     - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
     - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
       gradients do not come from one backward pass through `net.forward` per update.

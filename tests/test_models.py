@@ -122,6 +122,7 @@ def test_architecture_offers_what_the_catalog_asks_for(name):
     module = plugins.load("networks", name)
     assert isinstance(module.NETWORKS[name], module.Config)
     assert isinstance(module.FEEDBACK, bool)
+    assert isinstance(module.SMALL, dict)
     assert isinstance(network(tiny.task(name)), nn.Module)
 
 

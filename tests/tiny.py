@@ -9,24 +9,17 @@ from torch import Tensor, nn
 
 from harness import plugins
 from harness.contract import MethodConfig, StepOutput, Task
+from harness.models import catalog
 
 unhurried = settings(deadline=None, max_examples=25)
 """A busy machine is slow now and then; that is no fact about our code."""
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden": (12,)},
-    "convnet": {"stages": ((4,), (6,))},
-    "400 (F400)": {"width": 12},
-    "64C5s (F64C5)": {"width": 6},
-}
-"""What makes each network small; one that is not named here is taken as it is."""
-
 
 def task(network: str = "mlp", *, time_steps: int = 4, classes: int = 3, shape=(1, 8, 8), **options) -> Task:
-    """A task of a few pixels; `options` of the network beside those that make it small."""
+    """A task of a few pixels on a small network; `options` of the network come on top."""
     return Task(
         shape=shape, classes=classes, time_steps=time_steps, temporal=False, network=network,
-        network_options=OPTIONS.get(network, {}) | options,
+        network_options=getattr(catalog.architectures().get(network), "SMALL", {}) | options,
     )  # fmt: skip
 
 

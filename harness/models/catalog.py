@@ -1,12 +1,14 @@
 """Finds the architecture that a task names, and builds it.
 
-An architecture is a module in this folder (or an entry point of the group `harness.networks`) with four names:
-`Config`, a pydantic model; `NETWORKS`, default configs by name; `FEEDBACK`, whether it has a feedback connection; and
-`build(config, task, neuron)`, without `neuron` where FEEDBACK is true (there the method drives the neurons itself).
+An architecture is a module in this folder (or an entry point of the group `harness.networks`) with five names:
+`Config`, a pydantic model; `NETWORKS`, default configs by name; `SMALL`, options that make any of them small enough for
+checks on images of 8x8 pixels; `FEEDBACK`, whether it has a feedback connection; and `build(config, task, parts)`,
+without `parts` where FEEDBACK is true (there the method drives the neurons itself). It names no neuron and no method.
 """
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -16,7 +18,7 @@ from torch import nn
 
 from harness import models
 from harness.contract import Task
-from harness.models.layers import Neuron
+from harness.models.layers import Norm, Parts, batch_norm
 
 
 @cache
@@ -42,10 +44,13 @@ def has_feedback(task: Task) -> bool:
     return _module(task).FEEDBACK
 
 
-def build(task: Task, neuron: Neuron | None = None) -> nn.Module:
-    """The task's network; `neuron()` makes what stands at each neuron's place in a feed-forward network."""
+def build(task: Task, neuron: Callable[[], nn.Module] | None = None, *, norm: Norm = batch_norm) -> nn.Module:
+    """The task's network; in a feed-forward one, `neuron()` and `norm(channels)` make what stands at their places."""
     module = _module(task)
-    return module.build(config(task), task) if module.FEEDBACK else module.build(config(task), task, neuron)
+    if module.FEEDBACK:
+        return module.build(config(task), task)
+    assert neuron is not None, "a feed-forward network needs neurons"
+    return module.build(config(task), task, Parts(neuron, norm))
 
 
 def _module(task: Task) -> ModuleType:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from harness.contract import Task
-from harness.models.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear, Neuron
+from harness.models.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear, Parts
 
 FEEDBACK = False
 
@@ -23,18 +23,19 @@ class Config(BaseModel):
 
 
 NETWORKS = {"convnet": Config()}
+SMALL = {"stages": ((4,), (6,))}
 
 
-def build(config: Config, task: Task, neuron: Neuron) -> nn.Module:
-    """The network, with a neuron made by `neuron()` at each site."""
+def build(config: Config, task: Task, parts: Parts) -> nn.Module:
+    """The network, with the method's `parts`."""
     inputs, height, width = task.shape
     layers: list[nn.Module] = []
     for stage in config.stages:
         for channels in stage:
             layers.append(Conv2d(inputs, channels, 3, padding=1, bias=not config.batch_norm))
             if config.batch_norm:
-                layers.append(BatchNorm(channels))
-            layers.append(neuron())
+                layers.append(parts.norm(channels))
+            layers.append(parts.neuron())
             inputs = channels
         if min(height, width) >= 2:
             layers.append(AvgPool2d(2))

@@ -37,6 +37,7 @@ class Config(BaseModel):
 
 
 NETWORKS = {"400 (F400)": Config(), "64C5s (F64C5)": Config(width=64, kernel_size=5)}
+SMALL = {"width": 12}
 
 
 def build(config: Config, task: Task) -> "FeedbackNet":

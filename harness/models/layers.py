@@ -6,8 +6,9 @@ Parameters have torch's names, shapes and initial values.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,12 @@ Activity = TypeVar("Activity", Tensor, Streams)
 Kept = dict[tuple[int, int], list[Tensor]]
 """The first time steps of some samples (their slice's start and stop)."""
 
-Neuron = Callable[[], nn.Module]
-"""What architectures get instead of a neuron: called once for each layer of neurons."""
+
+class Norm(Protocol):
+    """Makes the normalisation of a layer's currents."""
+
+    def __call__(self, channels: int, *, branches: int = 1) -> nn.Module:
+        """`branches`: how many paths are summed right behind it, which threshold-dependent norms take into account."""
 
 
 class Linear(nn.Linear):
@@ -195,6 +200,19 @@ class BatchNorm(nn.Module):
         rate = weighted if plain is None else plain
         products = sum((step @ weight.T).T @ step for step in source.every_step(ALL)(ALL, 0))
         return weight, products / x.time_steps - (rate @ weight.T).T @ rate
+
+
+def batch_norm(channels: int, *, branches: int = 1) -> BatchNorm:
+    """Batch norm wherever it stands: the norm of a method that asks for none of its own."""
+    return BatchNorm(channels)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a method puts at the open places of an architecture, one module for each place."""
+
+    neuron: Callable[[], nn.Module]
+    norm: Norm = batch_norm
 
 
 def each_step(op: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

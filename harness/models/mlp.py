@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from harness.contract import Task
-from harness.models.layers import BatchNorm, Dropout, Flatten, Linear, Neuron
+from harness.models.layers import Dropout, Flatten, Linear, Parts
 
 FEEDBACK = False
 
@@ -20,17 +20,18 @@ class Config(BaseModel):
 
 
 NETWORKS = {"mlp": Config()}
+SMALL = {"hidden": (12,)}
 
 
-def build(config: Config, task: Task, neuron: Neuron) -> nn.Module:
-    """The network, with a neuron made by `neuron()` at each site."""
+def build(config: Config, task: Task, parts: Parts) -> nn.Module:
+    """The network, with the method's `parts`."""
     channels, height, width = task.shape
     inputs = channels * height * width
     layers: list[nn.Module] = [Flatten()]
     for units in config.hidden:
         layers.append(Linear(inputs, units, bias=not config.batch_norm))
         if config.batch_norm:
-            layers.append(BatchNorm(units))
-        layers += [neuron(), Dropout(config.dropout)]
+            layers.append(parts.norm(units))
+        layers += [parts.neuron(), Dropout(config.dropout)]
         inputs = units
     return nn.Sequential(*layers, Linear(inputs, task.classes))

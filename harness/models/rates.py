@@ -52,16 +52,19 @@ class RateCode:
         return self.dynamics.leak != 1
 
     def edges(self, mean_current: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Booleans: where the clamp lets the gradient pass to the current, and where theta holds the rate."""
+        """Masks (0 or 1): where the clamp lets the gradient pass to the current, and where theta holds the rate."""
         top = theta * (self.amplitude / self.slope)
         above = mean_current > top
         if self.weighted:
-            return (mean_current > 0) & (mean_current < top), above
-        return (mean_current >= 0) & ~above, above
+            passing = (mean_current > 0).logical_and_(mean_current < top)
+        else:
+            passing = (mean_current >= 0).logical_and_(~above)
+        # Bytes, since a product with booleans takes twice as long.
+        return passing.view(torch.uint8), above.view(torch.uint8)
 
     def backward(self, gradient: Tensor, passing: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
         """The gradients of the mean current and of theta, given that of the rate."""
-        return gradient * passing * self.slope, (gradient * above).sum() * self.threshold_gain
+        return (gradient * passing).mul_(self.slope), (gradient * above).sum() * self.threshold_gain
 
 
 class RateNeuron(nn.Module):
