@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from harness import cost, loader, plugins, provenance, record
+from harness import allocator, cost, loader, plugins, provenance, record
 from harness.config import Block, Evaluation
 from harness.contract import Method
 from harness.loop import Diverged, Setup, Training, evaluate, precision
@@ -50,6 +50,8 @@ def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report
     workers, once the epoch is safe on disk.
     """
     started = time.monotonic()
+    allocator.keep_memory()
+    allocator.give_back()
     cost.reset_peak_memory()
     torch.set_num_threads(run.threads)
     device = torch.device("cuda", torch.cuda.current_device()) if run.gpu else torch.device("cpu")
