@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all set-up themselves; `make` lists what there is.
 PYTHON ?= python3
 BIN := .venv/bin
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup demo test lint format clean-demo
 
@@ -15,9 +16,9 @@ setup:
 demo: setup
 	@$(BIN)/harness sweep configs/digits.yaml
 
-## make test     lint, types and all tests
+## make test     lint, types and all tests, in TEST_PROCESSES=2 processes
 test: setup lint
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
 
 ## make lint     ruff and mypy
 lint:

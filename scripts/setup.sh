@@ -50,6 +50,11 @@ say "installing pinned Python packages (minutes the first time)"
 "${pip[@]}" install "$(grep '^torch==' constraints.txt)" setuptools hatchling editables
 "${pip[@]}" install --no-build-isolation --editable '.[dev,events,ffcv]'
 
+if .venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
+    # torch's CUDA builds bring the Triton that fits them. Here it only interprets our kernels, to test them.
+    "${pip[@]}" install --no-deps triton==3.9.0
+fi
+
 say "compiling FFCV"
 scripts/install_ffcv.sh .venv/bin/python
 
