@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.models import streams
-from harness.models.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear
+from harness.models.layers import BatchNorm, Conv2d, Dropout, Flatten, Linear
 from harness.models.neurons import Dynamics, simulate, weighted_mean
 from harness.models.rates import RateCode, RateNeuron
 from harness.models.spike_train import SpikeTrain

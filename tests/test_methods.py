@@ -17,7 +17,8 @@ from tests import tiny
 from tests.tiny import labels, moving, still
 
 METHODS = plugins.names("methods")
-NETWORKS = plugins.names("networks")
+NETWORKS = sorted({next(iter(plugins.load("networks", name).NETWORKS)) for name in plugins.names("networks")})
+"""One network of each architecture."""
 
 
 def product(**choices) -> list[dict]:

@@ -7,7 +7,8 @@ from torch import nn
 from harness import plugins
 from harness.contract import Task
 from harness.models import catalog
-from harness.models.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear
+from harness.models.layers import BatchNorm, Conv2d, Dropout, Flatten, Linear
+from harness.models.pooling import AvgPool2d
 from tests import tiny
 from tests.tiny import moving, still
 

@@ -66,25 +66,25 @@ class Conv2d(nn.Conv2d):
         return torch.Size((shape[0], self.out_channels, height, width))
 
 
-class AvgPool2d(nn.Module):
-    """Mean of square windows: (T, B, C, H, W) -> (T, B, C, H // size, W // size)."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Activity) -> Activity:
-        return x.map(self._pool) if isinstance(x, Streams) else each_step(self._pool, x)
-
-    def _pool(self, rows: Tensor) -> Tensor:
-        return F.avg_pool2d(rows, self.size)
-
-
 class Flatten(nn.Module):
     """(T, B, ...) -> (T, B, N)."""
 
     def forward(self, x: Activity) -> Activity:
         return x.flatten() if isinstance(x, Streams) else each_step(lambda rows: rows.flatten(1), x)
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant: (T, B, ...) -> (T, B, ...)."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Activity) -> Activity:
+        return each_step(self._scale, x) if isinstance(x, Tensor) else x.map(self._scale)
+
+    def _scale(self, rows: Tensor) -> Tensor:
+        return rows * self.factor
 
 
 class Dropout(nn.Module):
