@@ -76,7 +76,7 @@ def accepted(method: str, network: str) -> bool:
 
 def variants(method: str, network: str) -> list[dict]:
     every = VARIANTS.get(method, [{}])
-    return every if network in ("mlp", "400 (F400)") else every[::2]
+    return every if network in ("mlp", "400 (F400)") else every[::3]
 
 
 CASES = [

@@ -7,8 +7,9 @@ from torch import nn
 from harness import plugins
 from harness.contract import Task
 from harness.models import catalog
-from harness.models.layers import BatchNorm, Conv2d, Dropout, Flatten, Linear
-from harness.models.pooling import AvgPool2d
+from harness.models.layers import BatchNorm, Conv2d, Dropout, Flatten, Linear, Scale
+from harness.models.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from harness.models.weights import standardised
 from tests import tiny
 from tests.tiny import moving, still
 
@@ -163,7 +164,14 @@ def test_options_change_the_defaults_of_their_network_only():
 LAYERS = [
     Conv2d(1, 4, 3, padding=1),
     Conv2d(1, 4, 5, stride=2, padding=2, bias=False),
+    Conv2d(1, 4, 1, stride=2),
+    standardised(Conv2d(1, 4, 3, padding=1)),
     AvgPool2d(2),
+    AvgPool2d(3, stride=2, padding=1),
+    AdaptiveAvgPool2d(1),
+    AdaptiveAvgPool2d(9),
+    MaxPool2d(3, stride=2, padding=1),
+    Scale(2.74),
     Flatten(),
     nn.Sequential(Flatten(), Linear(64, 5)),
     Dropout(0.5),

@@ -37,6 +37,8 @@ class Config(BaseModel):
     """Blocks of three convolutions, which put out four times the channels of their stage."""
     alpha: float = Field(0.2, gt=0)
     """Scale of what a block adds to its shortcut."""
+    initial_gain: float = Field(1.0, gt=0)
+    """What all gains start at; 1 keeps currents near variance 1, for thresholds near 1."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share that is dropped before the readout."""
     zero_readout: bool = True
@@ -44,14 +46,14 @@ class Config(BaseModel):
 
 
 NETWORKS = {"NF-ResNet-34": Config(), "NF-ResNet-50": Config(bottleneck=True)}
-SMALL = {"stages": ((1, 4), (1, 6)), "zero_readout": False}
+SMALL = {"stages": ((1, 4), (1, 6)), "initial_gain": 8.0, "zero_readout": False}
 
 
 def build(config: Config, task: Task, parts: Parts) -> nn.Module:
     """The network, with the method's `parts`, of which it uses the neuron alone."""
     channels, variance = config.stages[0][1], 1.0
-    layers: list[nn.Module] = [standardised(Conv2d(task.shape[0], channels, 7, stride=2, padding=3))]
-    layers.append(AvgPool2d(3, stride=2, padding=1))
+    stem = standardised(Conv2d(task.shape[0], channels, 7, stride=2, padding=3), config.initial_gain)
+    layers: list[nn.Module] = [stem, AvgPool2d(3, stride=2, padding=1)]
     for width, stride in widths_and_strides(config.stages):
         block = Block(channels, width, stride, config, beta=sqrt(variance), parts=parts)
         layers.append(block)
@@ -71,7 +73,7 @@ class Block(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int, config: Config, *, beta: float, parts: Parts) -> None:
         super().__init__()
         chain = convolutions(inputs, width, stride, bottleneck=config.bottleneck, bias=True)
-        first, *others = (standardised(convolution) for convolution in chain)
+        first, *others = (standardised(convolution, config.initial_gain) for convolution in chain)
         layers: list[nn.Module] = [first]
         for convolution in others:
             layers += [parts.neuron(), Scale(RELU_GAIN), convolution]
@@ -80,7 +82,7 @@ class Block(nn.Module):
         self.residual = nn.Sequential(*layers)
         self.outputs = chain[-1].out_channels
         change = projection(inputs, self.outputs, stride, bias=True)
-        self.shortcut = None if change is None else standardised(change)
+        self.shortcut = None if change is None else standardised(change, config.initial_gain)
 
     def forward(self, x: Activity) -> Activity:
         z = self.spikes(x)

@@ -25,11 +25,11 @@ RELU_GAIN = 2.74
 class Standardised(nn.Module):
     """Scaled weight standardisation; `gain` is one trained number an output unit. The variance is the unbiased one."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, initial_gain: float) -> None:
         super().__init__()
         if weight[0].numel() < 2:
             raise ValueError("weights of a unit with one input have no variance to standardise")
-        self.gain = nn.Parameter(torch.ones(len(weight), *[1] * (weight.dim() - 1)))
+        self.gain = nn.Parameter(weight.new_full((len(weight), *[1] * (weight.dim() - 1)), initial_gain))
 
     def forward(self, weight: Tensor) -> Tensor:
         variance, mean = torch.var_mean(weight, list(range(1, weight.dim())), keepdim=True)
@@ -48,9 +48,9 @@ class SkipInit(nn.Module):
         return self.gain * self.alpha * weight
 
 
-def standardised(layer: Layer) -> Layer:
-    """The same layer, its weight standardised."""
-    parametrize.register_parametrization(layer, "weight", Standardised(trained(layer, "weight")))
+def standardised(layer: Layer, initial_gain: float = 1.0) -> Layer:
+    """The same layer, its weight standardised. Raises ValueError where a unit has a single input."""
+    parametrize.register_parametrization(layer, "weight", Standardised(trained(layer, "weight"), initial_gain))
     return layer
 
 
