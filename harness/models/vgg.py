@@ -15,7 +15,7 @@ Pooling is left out where the map is smaller than its window.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import nn
 
 from harness.contract import Task
@@ -30,11 +30,11 @@ WINDOW = 2
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[int | Literal["pool"], ...] = Field(min_length=1)
+    layers: tuple[PositiveInt | Literal["pool"], ...] = Field(min_length=1)
     """Channels of each convolution, and where pooling stands between them."""
     last_map: int | None = Field(None, ge=1)
     """Pixels a side that the last map is averaged, or copied, to before it is flattened; None: as it is."""
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[PositiveInt, ...] = ()
     """Neurons of fully connected layers before the readout."""
     weight_standardisation: bool = False
     """Standardise weights and multiply spikes by 2.74 instead of normalising currents."""
