@@ -129,7 +129,11 @@ class Network(nn.Module):
 
 
 def skip(config: Config, task: Task) -> str | None:
-    return f"dsr trains feed-forward networks; {task.network} has feedback" if catalog.has_feedback(task) else None
+    if catalog.has_feedback(task):
+        return f"dsr trains feed-forward networks; {task.network} has feedback"
+    if not catalog.is_linear(task):
+        return f"dsr needs linear layers between neurons; {task.network} has max pooling or multiplies spikes"
+    return None
 
 
 def build(config: Config, task: Task) -> nn.Module:

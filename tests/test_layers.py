@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from harness.models import streams
-from harness.models.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear
+from harness.models.layers import BatchNorm, Conv2d, Dropout, Flatten, Linear, Scale
 from harness.models.neurons import Dynamics, simulate, weighted_mean
+from harness.models.pooling import AdaptiveAvgPool2d, AvgPool2d
 from harness.models.rates import RateCode, RateNeuron
 from harness.models.spike_train import SpikeTrain
 from harness.models.streams import ALL, Streams, of_input
+from harness.models.weights import standardised
 from tests.tiny import unhurried
 
 T, B = 6, 4
@@ -24,7 +26,14 @@ LAYERS = {
     "convolution": lambda: Conv2d(3, 40, 3, padding=1),
     "strided convolution": lambda: Conv2d(3, 5, 5, stride=2, padding=2, bias=False),
     "linear": lambda: nn.Sequential(Flatten(), Linear(3 * 64, 40)),
+    "strided 1x1 convolution": lambda: Conv2d(3, 5, 1, stride=2),
+    "standardised convolution": lambda: standardised(Conv2d(3, 40, 3, padding=1)),
+    "standardised linear": lambda: nn.Sequential(Flatten(), standardised(Linear(3 * 64, 40))),
     "pooling": lambda: AvgPool2d(2),
+    "overlapping pooling": lambda: AvgPool2d(3, stride=2, padding=1),
+    "mean of the map": lambda: AdaptiveAvgPool2d(1),
+    "growing pooling": lambda: nn.Sequential(AvgPool2d(4), AdaptiveAvgPool2d(7)),
+    "scale": lambda: Scale(2.74),
     "flatten": Flatten,
     "batch norm": lambda: BatchNorm(3),
     "convolution and batch norm": lambda: nn.Sequential(Conv2d(3, 70, 3), BatchNorm(70)),

@@ -17,7 +17,8 @@ from tests import tiny
 from tests.tiny import labels, moving, still
 
 METHODS = plugins.names("methods")
-NETWORKS = plugins.names("networks")
+NETWORKS = sorted({next(iter(plugins.load("networks", name).NETWORKS)) for name in plugins.names("networks")})
+"""One network of each architecture."""
 
 
 def product(**choices) -> list[dict]:
@@ -75,7 +76,7 @@ def accepted(method: str, network: str) -> bool:
 
 def variants(method: str, network: str) -> list[dict]:
     every = VARIANTS.get(method, [{}])
-    return every if network in ("mlp", "400 (F400)") else every[::2]
+    return every if network in ("mlp", "400 (F400)") else every[::3]
 
 
 CASES = [

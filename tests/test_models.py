@@ -7,7 +7,9 @@ from torch import nn
 from harness import plugins
 from harness.contract import Task
 from harness.models import catalog
-from harness.models.layers import AvgPool2d, BatchNorm, Conv2d, Dropout, Flatten, Linear
+from harness.models.layers import BatchNorm, Conv2d, Dropout, Flatten, Linear, Scale
+from harness.models.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from harness.models.weights import standardised
 from tests import tiny
 from tests.tiny import moving, still
 
@@ -139,6 +141,13 @@ def test_unknown_options_are_refused(name):
         ("mlp", {"dropout": 1.0}),
         ("convnet", {"stages": ()}),
         ("convnet", {"dropout": -0.1}),
+        ("PreAct-ResNet-18", {"stages": ()}),
+        ("PreAct-ResNet-18", {"stages": ((1, 0),)}),
+        ("PreAct-ResNet-18", {"form": "mnist"}),
+        ("VGG-11", {"layers": (8, "max")}),
+        ("VGG-11", {"last_map": 0}),
+        ("SEW-ResNet-18", {"connect": "OR"}),
+        ("NF-ResNet-34", {"alpha": 0}),
         ("400 (F400)", {"width": 0}),
         ("64C5s (F64C5)", {"kernel_size": 0}),
     ],
@@ -162,7 +171,14 @@ def test_options_change_the_defaults_of_their_network_only():
 LAYERS = [
     Conv2d(1, 4, 3, padding=1),
     Conv2d(1, 4, 5, stride=2, padding=2, bias=False),
+    Conv2d(1, 4, 1, stride=2),
+    standardised(Conv2d(1, 4, 3, padding=1)),
     AvgPool2d(2),
+    AvgPool2d(3, stride=2, padding=1),
+    AdaptiveAvgPool2d(1),
+    AdaptiveAvgPool2d(9),
+    MaxPool2d(3, stride=2, padding=1),
+    Scale(2.74),
     Flatten(),
     nn.Sequential(Flatten(), Linear(64, 5)),
     Dropout(0.5),

@@ -4,6 +4,7 @@ An architecture is a module in this folder (or an entry point of the group `harn
 `Config`, a pydantic model; `NETWORKS`, default configs by name; `SMALL`, options that make any of them small enough for
 checks on images of 8x8 pixels; `FEEDBACK`, whether it has a feedback connection; and `build(config, task, parts)`,
 without `parts` where FEEDBACK is true (there the method drives the neurons itself). It names no neuron and no method.
+Optional: `linear(config)`, whether all that stands between neurons is linear but for norms; without it, it is.
 """
 
 import importlib
@@ -42,6 +43,15 @@ def config(task: Task) -> Any:
 def has_feedback(task: Task) -> bool:
     """Whether the task's network has a feedback connection, so that only some methods can train it."""
     return _module(task).FEEDBACK
+
+
+def is_linear(task: Task) -> bool:
+    """Whether all that stands between the task's neurons is linear but for norms, so that firing rates pass through it.
+
+    Max pooling and products of spikes are not.
+    """
+    module = _module(task)
+    return not hasattr(module, "linear") or module.linear(config(task))
 
 
 def build(task: Task, neuron: Callable[[], nn.Module] | None = None, *, norm: Norm = batch_norm) -> nn.Module:

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from harness.contract import Task
-from harness.models.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear, Parts
+from harness.models.layers import Conv2d, Dropout, Flatten, Linear, Parts
+from harness.models.pooling import AvgPool2d
 
 FEEDBACK = False
 

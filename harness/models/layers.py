@@ -24,6 +24,11 @@ Kept = dict[tuple[int, int], list[Tensor]]
 """The first time steps of some samples (their slice's start and stop)."""
 
 
+FEW_CHANNELS = 16
+"""Of fewer input channels than this, strided 1x1 convolutions take every other pixel before the product: where there
+are less than 8, oneDNN's backward pass writes outside its memory (torch 2.13, AVX2)."""
+
+
 class Norm(Protocol):
     """Makes the normalisation of a layer's currents."""
 
@@ -54,9 +59,11 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Activity) -> Activity:
         if isinstance(x, Streams):
             return x.affine(self._convolve, self.weight, self.bias, self._shape_after(x.shape))
-        return each_step(super().forward, x)
+        return each_step(lambda rows: self._convolve(rows, self.weight, self.bias), x)
 
     def _convolve(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size == (1, 1) and self.in_channels < FEW_CHANNELS and self.padding == (0, 0):
+            return F.conv2d(rows[..., :: self.stride[0], :: self.stride[1]], weight, bias)
         return F.conv2d(rows, weight, bias, self.stride, self.padding)
 
     def _shape_after(self, shape: torch.Size) -> torch.Size:
@@ -66,25 +73,25 @@ class Conv2d(nn.Conv2d):
         return torch.Size((shape[0], self.out_channels, height, width))
 
 
-class AvgPool2d(nn.Module):
-    """Mean of square windows: (T, B, C, H, W) -> (T, B, C, H // size, W // size)."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Activity) -> Activity:
-        return x.map(self._pool) if isinstance(x, Streams) else each_step(self._pool, x)
-
-    def _pool(self, rows: Tensor) -> Tensor:
-        return F.avg_pool2d(rows, self.size)
-
-
 class Flatten(nn.Module):
     """(T, B, ...) -> (T, B, N)."""
 
     def forward(self, x: Activity) -> Activity:
         return x.flatten() if isinstance(x, Streams) else each_step(lambda rows: rows.flatten(1), x)
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant: (T, B, ...) -> (T, B, ...)."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Activity) -> Activity:
+        return each_step(self._scale, x) if isinstance(x, Tensor) else x.map(self._scale)
+
+    def _scale(self, rows: Tensor) -> Tensor:
+        return rows * self.factor
 
 
 class Dropout(nn.Module):
