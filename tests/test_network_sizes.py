@@ -99,3 +99,23 @@ def test_nf_resnets_expect_the_variance_that_blocks_add_up_to(depth):
     found = [1 / block.spikes[0].factor ** 2 for block in net if hasattr(block, "spikes")]
     stages = [1, 1.04, 1.08], [1.12, 1.04, 1.08, 1.12], [1.16, 1.04, 1.08, 1.12, 1.16, 1.2], [1.24, 1.04, 1.08]
     assert found == pytest.approx([value for stage in stages for value in stage])
+
+
+def test_spiking_resnet_34_has_the_parameters_of_the_residual_network():
+    net, sizes = counted(task("Spiking-ResNet-34", IMAGENET, 1000))
+    assert num_parameters(net) == POST_ACTIVATION[34]
+    assert len(sizes) == 33
+
+
+def test_resnet_19_has_19_layers_with_weights_beside_its_shortcuts_and_its_size_by_hand():
+    net, sizes = counted(task("ResNet-19", CIFAR, 10))
+    stage = [(3, 128, 128), (3, 128, 256), (2, 256, 512)]
+    weights = 3 * 9 * 128 + 2 * 128
+    for blocks, before, width in stage:
+        for block in range(blocks):
+            inputs = before if block == 0 else width
+            weights += 9 * inputs * width + 9 * width * width + 4 * width
+            weights += inputs * width + 2 * width if inputs != width else 0
+    assert num_parameters(net) == weights + 513 * 256 + 257 * 10
+    # 1 in the stem, 2 in each of 8 blocks, 1 in front of the last linear layer
+    assert [len(sizes), sum(sizes)] == [18, 7 * 128 * 32**2 + 6 * 256 * 16**2 + 4 * 512 * 8**2 + 256]
