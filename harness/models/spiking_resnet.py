@@ -39,7 +39,7 @@ NETWORKS = {
     "ResNet-19": Config(),
     "Spiking-ResNet-34": Config(stages=doubling(3, 4, 6, 3), large_images=True, hidden=None),
 }
-SMALL = {"stages": ((1, 4), (1, 6)), "hidden": 8}
+SMALL = {"stages": ((1, 4), (1, 6)), "hidden": 32}
 
 
 def build(config: Config, task: Task, parts: Parts) -> nn.Module:
