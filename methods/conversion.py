@@ -59,6 +59,8 @@ def _of_origin(task: Task, key: str) -> Any:
 def skip(config: Config, task: Task) -> str | None:
     if catalog.has_feedback(task):
         return f"conversion takes over feed-forward networks; {task.network} has feedback"
+    if not catalog.is_linear(task):
+        return f"conversion needs linear layers between neurons; {task.network} has max pooling or multiplies spikes"
     if task.start and _of_origin(task, "activation") not in ("relu", "qcfs"):
         return f"conversion needs a network of relu or qcfs activations to start from; '{task.start.method}' has none"
     return None
