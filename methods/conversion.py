@@ -80,7 +80,7 @@ def start(net: nn.Module, trained: dict[str, Tensor], batches: Iterable[Tensor],
     if config.calibration_percentile is None:
         transfer.load(net, trained)
     else:
-        transfer.load(net, trained, fresh=converted.thresholds(net))
+        transfer.load(net, trained, own=converted.thresholds(net))
         converted.balance(net, islice(batches, config.calibration_batches), config.calibration_percentile)
 
 

@@ -100,7 +100,7 @@ def test_weights_that_do_not_fit_become_a_failed_record_that_names_them(tmp_path
     trials = plan.expand(experiment, prepare.info("digits"))
     result = sweep.run_one(experiment, trials[1], lambda metrics: None)
     assert result.outcome == "failed"
-    assert "the network has no place for readout.0.weight" in str(result.reason)
+    assert "unknown to the network: readout.0.weight" in str(result.reason)
 
 
 def test_a_trial_that_was_stopped_goes_on_without_the_weights_it_started_from(tmp_path, monkeypatch):

@@ -150,9 +150,9 @@ def test_training_goes_on_from_given_weights():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda w: w.pop("2.bias"), "the starting weights lack 2.bias"),
-        (lambda w: w.update({"5.bias": torch.ones(1)}), "the network has no place for 5.bias"),
-        (lambda w: w.update({"2.bias": torch.ones(7)}), r"shapes differ for 2.bias \(7,\) -> \(2,\)"),
+        (lambda w: w.pop("2.bias"), "missing in the given weights: 2.bias"),
+        (lambda w: w.update({"5.bias": torch.ones(1)}), "unknown to the network: 5.bias"),
+        (lambda w: w.update({"2.bias": torch.ones(7)}), r"of another shape: 2.bias \(7,\) for \(2,\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(change, complaint):

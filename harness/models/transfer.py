@@ -1,27 +1,25 @@
-"""Takes a network's weights over into another one of the same architecture, completely or not at all."""
+"""The weights of one trained network in another: by name, and completely."""
 
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 
-def load(net: nn.Module, weights: Mapping[str, Tensor], *, fresh: Collection[str] = ()) -> None:
-    """Copy every entry of a state dict into the network's entry of the same name.
+def load(net: nn.Module, weights: Mapping[str, Tensor], *, own: Collection[str] = ()) -> None:
+    """Load every parameter and buffer of `weights` into `net`, which keeps those of its entries that `own` names.
 
-    `fresh` names entries of the network that may be missing in `weights` and then stay as they are. Raises ValueError
-    that names all other entries which have no counterpart, or one of another shape; then nothing was copied.
+    Raises ValueError that names every entry, on either side, without a counterpart of the same shape.
     """
-    own = net.state_dict()
-    problems = {
-        "the starting weights lack": [name for name in own if name not in weights and name not in fresh],
-        "the network has no place for": [name for name in weights if name not in own],
-        "shapes differ for": [
-            f"{name} {tuple(weights[name].shape)} -> {tuple(value.shape)}"
-            for name, value in own.items()
-            if name in weights and weights[name].shape != value.shape
+    wanted = {name: tensor for name, tensor in net.state_dict().items() if name not in own}
+    complaints = {
+        "missing in the given weights": [name for name in wanted if name not in weights],
+        "unknown to the network": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(weights[name].shape)} for {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in weights and weights[name].shape != tensor.shape
         ],
     }
-    found = [f"{what} {', '.join(names)}" for what, names in problems.items() if names]
-    if found:
-        raise ValueError("; ".join(found))
-    net.load_state_dict(weights, strict=False)
+    if any(complaints.values()):
+        raise ValueError("; ".join(f"{what}: {', '.join(names)}" for what, names in complaints.items() if names))
+    net.load_state_dict(dict(weights), strict=False)
