@@ -133,7 +133,7 @@ def train(
     set_: Set = None, smoke: Smoke = False, quiet: Quiet = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Train one trial of FILE here, without Ray: the first that fits the options."""
-    from harness import sweep
+    from harness import backlog, sweep
     from harness.progress import described
 
     experiment = _experiment(file, set_, smoke)
@@ -144,6 +144,8 @@ def train(
         given = ", ".join(f"{key}={value}" for key, value in wanted.items() if value is not None)
         raise ConfigError(f"{file}: no trial with {given} (there are: {_offered(trials)})")
     trial = fitting[0]
+    for each in backlog.due([trial], experiment.folder)[1:]:
+        _say(quiet, f"starts from {each.name}, which has no record yet and runs first")
     _say(quiet, f"trial {trial.id}: {trial.label}, T={trial.time_steps}, seed {trial.seed}")
 
     def show(metrics: dict[str, Any]) -> None:

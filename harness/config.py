@@ -18,6 +18,10 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str | int) else value
 
 
+def _started(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
@@ -71,7 +75,8 @@ class NetworkBlock(Block):
 class Train(Block):
     """The training recipe, the same for every method unless a method's own `train` overrides a key."""
 
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(20, ge=0)
+    """0 trains nothing: the weights are judged as they are at the start."""
     batch_size: int = Field(64, ge=1)
     """Samples per update over all workers together."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -111,6 +116,15 @@ class Train(Block):
         return self
 
 
+class Start(Block):
+    """From whose trained weights a method begins: another method's trial on the same network and data, same seed."""
+
+    method: str
+    """Label of the other method in this file."""
+    time_steps: int | None = Field(None, ge=1)
+    """Which T of it; by default the only one that there is, else the same T."""
+
+
 class MethodBlock(Block):
     """A training method with its settings; listed values under `grid` are all combined."""
 
@@ -127,6 +141,8 @@ class MethodBlock(Block):
     """Other time steps than the experiment's."""
     train: dict[str, Any] = {}
     """Keys of `train` that differ for this method."""
+    start: Annotated[Start | None, BeforeValidator(_started)] = None
+    """Begin from another method's trained weights instead of fresh ones."""
 
 
 class Scale(Block):
@@ -253,7 +269,7 @@ def schema() -> dict[str, Any]:
     _allow(content["properties"], ("time_steps", "seeds"), {"type": "integer"})
     methods = content["properties"]["methods"]
     methods["items"] = {"anyOf": [methods["items"], {"type": "string"}]}
-    _allow(content["$defs"]["MethodBlock"]["properties"], ("network",), {"type": "string"})
+    _allow(content["$defs"]["MethodBlock"]["properties"], ("network", "start"), {"type": "string"})
     _allow(content["$defs"]["MethodBlock"]["properties"], ("time_steps",), {"type": "integer"})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "snn-harness experiment", **content}
 
@@ -265,14 +281,18 @@ def _allow(properties: dict[str, Any], keys: tuple[str, ...], short: dict[str, s
 
 def smoke(experiment: Experiment) -> Experiment:
     """The same experiment cut down to about a minute: shortest T, one seed, first grid values, few batches."""
-    fast = {"epochs": 1, "limit_batches": 3, "warmup_steps": 0, "schedule": "constant", "milestones": ()}
+    fast: dict[str, Any] = {"limit_batches": 3, "warmup_steps": 0, "schedule": "constant", "milestones": ()}
+    # What is not trained stays untrained.
+    fast["epochs"] = min(1, experiment.train.epochs)
     kept = {key: value for key, value in experiment.train.model_dump().items() if key not in fast}
     methods = [
         entry.model_copy(
             update={
                 "grid": {key: values[:1] for key, values in entry.grid.items()},
                 "time_steps": entry.time_steps and (min(entry.time_steps),),
-                "train": {key: value for key, value in entry.train.items() if key not in fast},
+                "train": {k: v for k, v in entry.train.items() if k not in fast or (k, v) == ("epochs", 0)},
+                # One T is left of every method, so there is nothing to choose.
+                "start": entry.start and entry.start.model_copy(update={"time_steps": None}),
             }
         )
         for entry in experiment.methods

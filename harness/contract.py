@@ -29,6 +29,18 @@ class Task:
     """Name of the architecture, as `harness list networks` prints it."""
     network_options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the architecture that differ from its defaults."""
+    start: "Origin | None" = None
+    """Whose weights the trial starts from; None: fresh ones."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The trial that another one starts from."""
+
+    method: str
+    settings: Mapping[str, Any]
+    """Every hyperparameter of that method."""
+    time_steps: int
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,15 @@ def setting(
     unit: str | None = None,
     source: str | None = None,
     search: Search | None = None,
+    later: bool = False,
     **bounds: Any,
 ) -> Any:
     """A hyperparameter: its default, meaning, unit, source and search range in one line.
 
-    `bounds` are pydantic's `gt`, `ge`, `lt`, `le`.
+    `later`: it came when there were records already, and its default is what they did without it. Trials in which it
+    has its default keep their id, so those records still stand. `bounds` are pydantic's `gt`, `ge`, `lt`, `le`.
     """
-    about = {"unit": unit, "source": source, "search": search.__dict__ if search else None}
+    about = {"unit": unit, "source": source, "search": search.__dict__ if search else None, "later": later or None}
     extra: Any = {key: value for key, value in about.items() if value is not None}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 
@@ -88,14 +102,20 @@ class Method(Protocol):
     Optional names:
 
     - `SPIKING = False`: the method has no time steps (an ordinary network); it is planned once, with T = 1;
+    - `TRAINED = False`: the method takes its weights over from another one and trains nothing: it needs `start` in the
+      experiment file, is planned with 0 epochs, and `train_step` is never called;
     - `MEMORY = "constant"`: the memory of a training step does not grow with T, beyond the input and spikes kept as
       bits; without it, nothing is claimed;
     - `skip(config, task) -> str | None`: the sentence why this task cannot be done, read before anything starts;
-    - `resolve(config, task) -> Config`: fill in settings whose default depends on the task, before the plan is made, so
-      that records hold what was really used;
+    - `resolve(config, task) -> Config`: fill in settings whose default depends on the task, when the plan is made, so
+      that records hold what was really used. Values of a search replace those filled in. Raises ValueError for settings
+      that the task does not allow;
     - `start(net, weights, batches, config)`: begin from the trained `weights` (a state dict) of another trial on the
-      same architecture; `batches` yields inputs x as in `train_step`, for calibration. Raises ValueError that names
-      every weight which has no counterpart;
+      same architecture (`task.start`), before the optimizer is made; without it, every weight must have a counterpart.
+      `batches` iterates once over the training part (at most `limit_batches`), x as in `train_step` but shuffled once
+      and not augmented, for calibration. Called in eval mode under `no_grad`, alike on every worker; all that it
+      decides must be in the net's state dict. Raises ValueError that names every weight which has no counterpart
+      (`models/transfer.py`);
     - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
     - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
       gradients do not come from one backward pass through `net.forward` per update.

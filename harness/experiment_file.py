@@ -91,8 +91,8 @@ def _enter(target: Any, key: str, path: str) -> Any:
     if isinstance(target, dict):
         target.setdefault(key, {})
     below = target[position]
-    if isinstance(below, str) and (isinstance(target, list) or key in {"dataset", "network"}):
-        below = target[position] = {"name": below}
+    if isinstance(below, str) and (isinstance(target, list) or key in {"dataset", "network", "start"}):
+        below = target[position] = {"method" if key == "start" else "name": below}
     if not isinstance(below, dict | list):
         raise ConfigError(f"--set {path}: '{key}' is {below!r}, not a block of keys")
     return below

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import harness
-from harness import plugins, sweep
+from harness import backlog, plugins
 from harness.config import Experiment
 from harness.plan import Trial
 
@@ -52,7 +52,7 @@ def settings(method: str) -> list[Row]:
 
 def plan(experiment: Experiment, trials: list[Trial]) -> Row:
     """What a sweep would do: one row a trial, and how many have a record."""
-    done = sweep.finished(trials, experiment.folder)
+    done = backlog.finished(trials, experiment.folder)
     rows = [
         {
             "id": trial.id,
@@ -62,6 +62,7 @@ def plan(experiment: Experiment, trials: list[Trial]) -> Row:
             "v_threshold": trial.settings.get("v_threshold", ""),
             "seed": trial.seed,
             "epochs": trial.train.epochs,
+            **({"starts from": trial.start.name if trial.start else ""} if any(each.start for each in trials) else {}),
             "state": done[trial.id].outcome if trial.id in done else "to do",
         }
         for trial in trials

@@ -73,13 +73,15 @@ class Data:
         self._shift = (-mean / std).to(device, torch.float32)
 
     def batches(
-        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
+        augmented: bool = True,
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         """Yield x, float32 (B, C, H, W) normalised, and y, int64 (B,), on the device.
 
         `batch_size` is that of all `world` workers together. 'train' is shuffled by seed and epoch, augmented, shared
-        equally, and drops the last batch unless it is full. 'validation' and 'test' give every sample once over all
-        workers, in a fixed order; the last batch is short, and a worker may have none: sum counts, not means.
+        equally, and drops the last batch unless it is full; `augmented=False` leaves its images as they are.
+        'validation' and 'test' give every sample once over all workers, in a fixed order; the last batch is short, and
+        a worker may have none: sum counts, not means.
 
         Raises ValueError when a training batch cannot be shared equally, or the part has less than one.
         """
@@ -95,7 +97,7 @@ class Data:
         if batch_size % world:
             raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} workers")
         order, moves = training_order(len(indices), batch_size, seed=seed, epoch=epoch), None
-        if self._augment.crop_padding or self._augment.flip:
+        if augmented and (self._augment.crop_padding or self._augment.flip):
             moves = torch.from_numpy(_moves(len(order), self._augment, seed, epoch)[rank::world]).to(self._device)
         return self._stream(split, indices[order[rank::world]], batch_size // world, moves)
 

@@ -20,6 +20,7 @@ from harness import optim
 from harness.config import Selection, Train
 from harness.contract import Method, MethodConfig, Task
 from harness.metrics import Tally
+from harness.models.transfer import load
 from harness.record import Epoch
 
 CPU = torch.device("cpu")
@@ -33,8 +34,9 @@ class Feed(Protocol):
     sizes: Mapping[str, int]
 
     def batches(
-        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
+        augmented: bool = True,
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         """This worker's share of one pass: x of shape (B, C, H, W), or (T, B, C, H, W) for events, and y (B,)."""
 
 
@@ -61,6 +63,8 @@ class Setup:
     evaluation_batch_size: int = 256
     rank: int = 0
     world: int = 1
+    weights: Mapping[str, Tensor] | None = None
+    """State dict of the trial that this one starts from; None: fresh weights."""
 
 
 class Training:
@@ -71,6 +75,8 @@ class Training:
         torch.use_deterministic_algorithms(setup.recipe.deterministic, warn_only=True)
         seed_everything(setup.seed)
         self.net = setup.method.build(setup.config, setup.task).to(setup.device)
+        if setup.weights is not None:
+            self._start(setup.weights)
         groups = getattr(setup.method, "param_groups", _all_parameters)(self.net, setup.config)
         self.optimizer = optim.optimizer(groups, setup.recipe)
         # A method whose gradients do not come from one backward pass through forward() has them averaged in update().
@@ -81,13 +87,28 @@ class Training:
         self.best: dict[str, Any] | None = None
 
     def epochs(self) -> Iterator[Epoch]:
-        """Train the epochs that are left, yielding what each one showed.
+        """Train the epochs that are left, yielding what each one showed; of none, judge the weights as they are.
 
         Raises Diverged when the loss is no longer finite.
         """
+        if self.setup.recipe.epochs == 0:
+            self._select(None, self.evaluate("validation"), None)
         for epoch in range(len(self.history), self.setup.recipe.epochs):
             self.history.append(self._epoch(epoch))
             yield self.history[-1]
+
+    @torch.no_grad()
+    def _start(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin from another trial's weights, on all workers alike."""
+        setup, recipe = self.setup, self.setup.recipe
+        batches = setup.feed.batches("train", recipe.batch_size // setup.world, seed=setup.seed, augmented=False)
+        inputs = (in_time(x, setup.task) for x, _ in islice(batches, recipe.limit_batches))
+        self.net.eval()
+        with self._precision():
+            getattr(setup.method, "start", _take_over)(self.net, weights, inputs, setup.config)
+        if setup.world > 1:
+            for tensor in self.net.state_dict().values():
+                dist.broadcast(tensor, 0)
 
     def _epoch(self, epoch: int) -> Epoch:
         setup = self.setup
@@ -160,10 +181,13 @@ class Training:
                 device=setup.device, rank=setup.rank, world=setup.world,
             )  # fmt: skip
 
-    def _select(self, epoch: int, validation: Tally, test: Tally | None) -> None:
-        """Keep this epoch's weights if the rule prefers them; the earlier epoch wins a tie."""
+    def _select(self, epoch: int | None, validation: Tally, test: Tally | None) -> None:
+        """Keep this epoch's weights if the rule prefers them; the earlier epoch wins a tie.
+
+        Without an epoch, those are the weights that there are.
+        """
         judged = {"last": None, "best_validation": validation, "best_test": test}[self.setup.selection]
-        value = float(epoch) if judged is None else judged.accuracies[-1]
+        value = float(epoch or 0) if judged is None else judged.accuracies[-1]
         if self.best is None or value > self.best["value"]:
             weights = {key: tensor.detach().cpu().clone() for key, tensor in self.net.state_dict().items()}
             accuracy = validation.accuracies[-1]
@@ -171,7 +195,7 @@ class Training:
 
     def use_selected(self) -> None:
         """Put the selected epoch's weights into the network."""
-        assert self.best is not None, "nothing was trained"
+        assert self.best is not None, "no epoch has ended"
         self.net.load_state_dict(self.best["weights"])
 
     def state(self) -> dict[str, Any]:
@@ -241,6 +265,10 @@ def seed_everything(*parts: int) -> None:
     random.seed(int(seeds[0]))
     np.random.seed(int(seeds[0]))
     torch.manual_seed(int(seeds[1]))
+
+
+def _take_over(net: nn.Module, weights: Mapping[str, Tensor], batches: Iterator[Tensor], config: MethodConfig) -> None:
+    load(net, weights)
 
 
 def _all_parameters(net: nn.Module, config: MethodConfig) -> list[nn.Parameter]:

@@ -6,14 +6,14 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from harness import plugins
+from harness import plugins, stages
 from harness.config import Block, DatasetBlock, Experiment, MethodBlock, NetworkBlock, Range, Selection, Train
-from harness.contract import DatasetInfo, MethodConfig, Task
-from harness.experiment_file import ConfigError, checked
+from harness.contract import DatasetInfo, MethodConfig, Origin, Task
+from harness.experiment_file import ConfigError, checked, describe
 
 
 class Trial(Block):
@@ -25,19 +25,35 @@ class Trial(Block):
     label: str
     """What tables call the method; not part of the identity."""
     settings: dict[str, Any]
-    """Every hyperparameter of the method, defaults filled in."""
+    """Every hyperparameter of the method, defaults filled in, but for one that came later and has its default."""
     time_steps: int
     seed: int
     train: Train
     selection: Selection
     workers: int
+    start: Self | None = None
+    """The trial whose trained weights this one begins with; None: fresh ones."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_start(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = handler(self)
+        if content.get("start", True) is None:
+            del content["start"]
+        return content
 
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits that depend on everything that the result depends on, and on nothing else."""
-        content = self.model_dump(mode="json", exclude={"label": True, "dataset": {"loader"}})
+        content = self.model_dump(mode="json", exclude={"label": True, "dataset": {"loader"}, "start": True})
+        if self.start is not None:
+            content["start"] = self.start.id
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """What people are told: label, T, seed and id."""
+        return f"{self.label} T={self.time_steps} seed {self.seed} ({self.id})"
 
     def task(self, info: DatasetInfo) -> Task:
         """What the method is told about this trial's data and network."""
@@ -48,7 +64,11 @@ class Trial(Block):
             temporal=info.temporal,
             network=self.network.name,
             network_options=self.network.options,
+            start=self.start._origin() if self.start else None,
         )
+
+    def _origin(self) -> Origin:
+        return Origin(self.method, self.config().model_dump(), self.time_steps)
 
     def config(self) -> MethodConfig:
         """The method's settings as its own model."""
@@ -60,12 +80,18 @@ def expand(experiment: Experiment, info: DatasetInfo, *, file: str = "experiment
 
     Raises ConfigError for a name, setting or pairing that cannot be.
     """
-    trials: dict[str, Trial] = {}
-    for index, entry in enumerate(experiment.methods):
-        for trial in _of_method(experiment, entry, info, f"{file}: methods.{index}"):
-            trials.setdefault(trial.id, trial)
+    found: dict[str, list[Trial]] = {}
+    for index in stages.order(experiment, file):
+        entry = experiment.methods[index]
+        offered = found[entry.start.method] if entry.start else []
+        trials = _of_method(experiment, entry, info, offered, f"{file}: methods.{index}")
+        found[entry.label or entry.name] = list(trials)
     _refuse_unused_space(experiment, file)
-    return list(trials.values())
+    in_order = [trial for entry in experiment.methods for trial in found[entry.label or entry.name]]
+    once: dict[str, Trial] = {}
+    for trial in in_order:
+        once.setdefault(trial.id, trial)
+    return list(once.values())
 
 
 def at(trial: Trial, point: Mapping[str, Any]) -> Trial:
@@ -74,8 +100,16 @@ def at(trial: Trial, point: Mapping[str, Any]) -> Trial:
     for path, value in point.items():
         block, key = path.split(".", 1)
         content[block][key] = value
-    content["settings"] = plugins.load("methods", trial.method).Config.model_validate(content["settings"]).model_dump()
-    return Trial.model_validate(content)
+    model = plugins.load("methods", trial.method).Config
+    config = checked(model, content["settings"], f"sweep.space: '{trial.label}' with {point}")
+    return Trial.model_validate(content | {"settings": stored(config)})
+
+
+def stored(config: MethodConfig) -> dict[str, Any]:
+    """A method's settings as a trial holds them: without those that came later and have their default."""
+    fields = type(config).model_fields
+    later = {key for key, field in fields.items() if (field.json_schema_extra or {}).get("later")}  # type: ignore[union-attr]
+    return config.model_dump(exclude={key for key in later if getattr(config, key) == fields[key].default})
 
 
 def space(experiment: Experiment, trial: Trial) -> dict[str, Range]:
@@ -89,24 +123,41 @@ def space(experiment: Experiment, trial: Trial) -> dict[str, Range]:
     return found
 
 
-def _of_method(experiment: Experiment, entry: MethodBlock, info: DatasetInfo, where: str) -> Iterator[Trial]:
+def _of_method(
+    experiment: Experiment, entry: MethodBlock, info: DatasetInfo, offered: list[Trial], where: str
+) -> Iterator[Trial]:
+    """The trials of one method block; `offered` are those of the method that it starts from."""
     try:
         method = plugins.load("methods", entry.name)
     except ValueError as error:
         raise ConfigError(f"{where}.name: {error}") from error
     network = entry.network or experiment.network
-    train = checked(Train, {**_given(experiment.train), **entry.train}, f"{where}.train")
+    train = _recipe(experiment, entry, method, where)
     for time_steps in _time_steps(experiment, entry, method, where):
         for point in _grid(entry.grid):
             settings = checked(method.Config, {**entry.settings, **point}, f"{where}.settings")
             base = Trial(
                 dataset=experiment.dataset, network=network, method=entry.name, label=entry.label or entry.name,
-                settings=settings.model_dump(), time_steps=time_steps, seed=experiment.seeds[0], train=train,
+                settings=stored(settings), time_steps=time_steps, seed=experiment.seeds[0], train=train,
                 selection=experiment.evaluation.selection, workers=experiment.scale.workers,
             )  # fmt: skip
-            _refuse_impossible(base, settings, info, where)
+            _refuse_unknown_network(base, where)
             for seed in experiment.seeds:
-                yield from _searched(experiment, base.model_copy(update={"seed": seed}))
+                trial = base.model_copy(update={"seed": seed})
+                if entry.start:
+                    trial = trial.model_copy(update={"start": stages.origin(entry, trial, offered, f"{where}.start")})
+                yield from _searched(experiment, _resolved(trial, method, info, where))
+
+
+def _recipe(experiment: Experiment, entry: MethodBlock, method: Any, where: str) -> Train:
+    train = checked(Train, {**_given(experiment.train), **entry.train}, f"{where}.train")
+    if getattr(method, "TRAINED", True):
+        return train
+    if entry.start is None:
+        raise ConfigError(f"{where}: '{entry.name}' trains nothing; say whose weights it takes, such as start: ann")
+    if entry.train.get("epochs", 0) != 0:
+        raise ConfigError(f"{where}.train.epochs: '{entry.name}' trains nothing; remove the key")
+    return train.model_copy(update={"epochs": 0})
 
 
 def _time_steps(experiment: Experiment, entry: MethodBlock, method: Any, where: str) -> tuple[int, ...]:
@@ -126,17 +177,32 @@ def _grid(grid: Mapping[str, list]) -> Iterator[dict[str, Any]]:
         yield dict(zip(grid, values, strict=True))
 
 
-def _refuse_impossible(trial: Trial, settings: MethodConfig, info: DatasetInfo, where: str) -> None:
-    """Raise ConfigError when the network is unknown or the method says in a sentence that it cannot do this task."""
+def _refuse_unknown_network(trial: Trial, where: str) -> None:
+    """Raise ConfigError when there is no such network, or it has no such option."""
     try:
         architecture = plugins.load("networks", trial.network.name)
     except ValueError as error:
         raise ConfigError(f"{where}.network: {error}") from error
     default = architecture.NETWORKS[trial.network.name]
     checked(type(default), default.model_dump() | trial.network.options, f"{where}.network")
-    skip = getattr(plugins.load("methods", trial.method), "skip", None)
-    if skip and (reason := skip(settings, trial.task(info))):
+
+
+def _resolved(trial: Trial, method: Any, info: DatasetInfo, where: str) -> Trial:
+    """The trial with the settings that its method ties to the task.
+
+    Raises ConfigError when the method says in a sentence that it cannot do this task.
+    """
+    config, task = trial.config(), trial.task(info)
+    if hasattr(method, "resolve"):
+        try:
+            config = method.Config.model_validate(method.resolve(config, task).model_dump())
+        except ValueError as error:
+            text = describe(error, method.Config) if isinstance(error, ValidationError) else error
+            raise ConfigError(f"{where}.settings: {text}") from error
+        trial = trial.model_copy(update={"settings": stored(config)})
+    if hasattr(method, "skip") and (reason := method.skip(config, task)):
         raise ConfigError(f"{where}: '{trial.method}' on network '{trial.network.name}', {info.title}: {reason}")
+    return trial
 
 
 def _searched(experiment: Experiment, trial: Trial) -> Iterator[Trial]:

@@ -44,16 +44,17 @@ def optuna(experiment: Experiment, base: Trial) -> tuple[int, Any]:
     return (experiment.sweep.trials or 1) - len(known), searcher
 
 
-def asha(experiment: Experiment) -> Any:
-    """Tune's scheduler that stops the worse points of a study early, or None if the experiment has none."""
-    if experiment.sweep.asha is None:
+def asha(experiment: Experiment, trials: list[Trial]) -> Any:
+    """Tune's scheduler that stops the worse of these trials early, or None if none of them can be stopped."""
+    epochs = max((trial.train.epochs for trial in trials), default=0)
+    if experiment.sweep.asha is None or epochs < experiment.sweep.asha.grace_epochs:
         return None
     from ray.tune.schedulers import ASHAScheduler
 
     return ASHAScheduler(
         time_attr="epoch",
         # One more than there are: at max_t a trial would be stopped before it has evaluated and recorded itself.
-        max_t=experiment.train.epochs + 1,
+        max_t=epochs + 1,
         grace_period=experiment.sweep.asha.grace_epochs,
         reduction_factor=experiment.sweep.asha.reduction_factor,
     )
@@ -78,7 +79,10 @@ def _rest(trial: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, An
 
 
 def _point(trial: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
-    return {path: trial[path.split(".", 1)[0]][path.split(".", 1)[1]] for path in ranges}
+    # A setting that came later is not stored where it has its default.
+    settings = Trial.model_validate(trial).config().model_dump()
+    blocks = {"settings": settings, "train": trial["train"]}
+    return {path: blocks[path.split(".", 1)[0]][path.split(".", 1)[1]] for path in ranges}
 
 
 def _distribution(given: Range, whole: bool) -> Any:

@@ -1,5 +1,6 @@
 """Records -> cells (one configuration over its seeds) -> the chosen ones. Choices look at validation accuracy only."""
 
+import hashlib
 import json
 import statistics
 from collections import defaultdict
@@ -135,10 +136,12 @@ def varying(cells: Sequence[Cell]) -> list[str]:
     """Keys of the configuration that tell rows apart, sorted.
 
     A setting of the method or of its training counts when it differs between cells of one label; anything about the
-    data or the selection rule when it differs between any two cells.
+    data or the selection rule when it differs between any two cells; where it starts from when it differs between
+    cells of one label, network and T.
     """
     of_label = _differing(cells, lambda cell: cell.label, ("settings.", "train.", "workers"))
-    return sorted(of_label | _differing(cells, lambda cell: None, ("dataset.", "selection")))
+    of_curve = _differing(cells, _curve, ("start",))
+    return sorted(of_label | of_curve | _differing(cells, lambda cell: None, ("dataset.", "selection")))
 
 
 def largest_time_steps(cells: Iterable[Cell]) -> list[Cell]:
@@ -248,11 +251,25 @@ def _differing(cells: Sequence[Cell], group: Callable[[Cell], object], prefixes:
 
 
 def _shared(record: Record) -> dict[str, Any]:
-    """The flat trial without what may differ inside a cell: the seed, the label, how batches are fed."""
-    flat = flatten(record.trial)
-    return {key: flat[key] for key in sorted(flat) if key not in ("seed", "label", "dataset.loader")} | {
-        "label": str(flat.get("label") or flat.get("method", ""))
-    }
+    """What all records of a cell have in common."""
+    return _configuration(record.trial)
+
+
+def _configuration(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat trial without what may differ inside a cell: the seed, how batches are fed; under `start` its start."""
+    flat = flatten({key: value for key, value in trial.items() if key != "start"})
+    flat["label"] = str(flat.get("label") or flat.get("method", ""))
+    if start := trial.get("start"):
+        flat["start"] = _start(start)
+    return {key: flat[key] for key in sorted(flat) if key not in ("seed", "dataset.loader")}
+
+
+def _start(trial: Mapping[str, Any]) -> str:
+    """The trial that another starts from, in short; two that differ in more than the seed differ here."""
+    shared = _configuration(trial)
+    label = shared.pop("label")
+    digest = hashlib.sha256(_canonical(shared).encode()).hexdigest()[:6]
+    return f"{label} T={shared.get('time_steps', 1)} ({digest})"
 
 
 def _data(record: Record) -> str:

@@ -5,23 +5,22 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import cluster, provenance, record, search
+from harness import backlog, cluster, provenance, record, search, stages
+from harness.backlog import due, finished
 from harness.config import Experiment
 from harness.plan import Trial
 from harness.record import Record
 from harness.trial import Report, Run, blank
 from harness.trial import run as run_trial
 from harness.workers import attempt, in_actor, with_workers
-
-FINAL = {"done", "diverged", "skipped"}
-"""Outcomes that a repeated command does not try again; a failed trial gets another chance."""
 
 
 class Interrupted(Exception):
@@ -57,20 +56,12 @@ class Summary:
         return [result for result in self.records if result.outcome == "failed"]
 
 
-def finished(trials: Iterable[Trial], folder: Path) -> dict[str, Record]:
-    """Records of those trials that need not run again, by id."""
-    files = {trial.id: record.path(folder, trial.id) for trial in trials}
-    found = {name: record.read(file) for name, file in files.items() if file.exists()}
-    return {name: result for name, result in found.items() if result.outcome in FINAL}
-
-
 def ahead(experiment: Experiment, trials: list[Trial]) -> list[int]:
     """Epochs of every trial that `run` has yet to run."""
     if experiment.sweep.search == "optuna":
         points = experiment.sweep.trials or 1
         return [t.train.epochs for t in trials for _ in range(points - len(search.tried(experiment, t)))]
-    before = finished(trials, experiment.folder)
-    return [trial.train.epochs for trial in trials if trial.id not in before]
+    return [trial.train.epochs for trial in due(trials, experiment.folder)]
 
 
 def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
@@ -83,25 +74,31 @@ def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
     )  # fmt: skip
 
 
-def run(experiment: Experiment, trials: list[Trial], watchers: Iterable[Watcher] = ()) -> Summary:
-    """Run every trial that has no record yet and return the records of all.
+def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher] = ()) -> Summary:
+    """Run every trial that has no record yet, after what it starts from, and return the records of all.
 
     Raises Interrupted on SIGINT and SIGTERM; the same call then goes on where it stopped. Raises ConfigError when a
-    trial can never fit on the cluster.
+    trial can never fit on the cluster, or when the weights that it starts from are no longer there.
     """
     folder = experiment.folder
     before = finished(trials, folder)
     studies = experiment.sweep.search == "optuna"
-    missing = [trial for trial in trials if studies or trial.id not in before]
+    missing = trials if studies else due(trials, folder)
     if missing:
+        backlog.refuse_lost_weights(missing, run_of(experiment))
         folder.mkdir(parents=True, exist_ok=True)
         # Once more inside: ray.init puts a handler of its own in the place of ours.
         with _signals(), cluster.connected(experiment.scale) as capacity, _signals():
             gpus = cluster.gpus_per_worker(experiment.scale, capacity)
             places = cluster.concurrent(experiment.scale, capacity, experiment.sweep.max_concurrent)
             shared = run_of(experiment, gpu=gpus > 0)
-            for group in _groups(experiment, missing):
-                _tune(experiment, group, shared, gpus, places, list(watchers))
+            for wave in stages.waves(missing):
+                startable, blocked = backlog.split(wave, shared)
+                for result in blocked:
+                    for watcher in watchers:
+                        watcher.finished(result)
+                for group in _groups(experiment, startable):
+                    _tune(experiment, group, shared, gpus, places, watchers)
     if studies:
         return Summary([result for base in trials for result in search.tried(experiment, base)])
     return Summary(
@@ -115,12 +112,12 @@ def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]
         yield from ([trial] for trial in trials)
     elif experiment.sweep.asha:
         yield from (list(study) for _, study in groupby(trials, key=lambda t: (t.label, t.time_steps, t.seed)))
-    else:
+    elif trials:
         yield trials
 
 
 def _tune(
-    experiment: Experiment, trials: list[Trial], shared: Run, gpus: float, places: int, watchers: list[Watcher]
+    experiment: Experiment, trials: list[Trial], shared: Run, gpus: float, places: int, watchers: Sequence[Watcher]
 ) -> None:
     """One Tune run over a group of trials; afterwards every one of them has a record."""
     from ray import tune
@@ -146,7 +143,7 @@ def _tune(
         tune.with_resources(in_actor if one else with_workers, needs),
         param_space=parameters,
         tune_config=tune.TuneConfig(
-            num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment), reuse_actors=one,
+            num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
             max_concurrent_trials=places, metric="validation_accuracy", mode="max",
         ),
         run_config=tune.RunConfig(
@@ -161,7 +158,7 @@ def _tune(
         shutil.rmtree(experiment.folder / "ray" / name, ignore_errors=True)
 
 
-def _callback(shared: Run, watchers: list[Watcher]) -> Any:
+def _callback(shared: Run, watchers: Sequence[Watcher]) -> Any:
     """Tune's view of the trials, turned into records and passed on to the watchers."""
     from ray import tune
 
@@ -239,7 +236,8 @@ def _signals() -> Iterator[None]:
 def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
     """Run one trial in this process, without Ray unless it needs several workers, and return its record.
 
-    Raises Interrupted on SIGINT and SIGTERM.
+    What it starts from runs first, if that has no record yet. Raises Interrupted on SIGINT and SIGTERM, ConfigError
+    when weights to start from are no longer there.
     """
     if experiment.scale.workers > 1:
         return run(experiment, [trial]).records[0]
@@ -247,5 +245,10 @@ def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
 
     gpu = experiment.scale.gpus_per_worker != 0 and torch.cuda.is_available()
     shared = run_of(experiment, gpu=gpu)
+    missing = due([trial], experiment.folder)
+    backlog.refuse_lost_weights(missing, shared)
     with _signals():
-        return attempt(trial, shared, lambda: run_trial(trial, shared, report=on_epoch))
+        for wave in stages.waves(missing):
+            for each in backlog.split(wave, shared)[0]:
+                attempt(each, shared, partial(run_trial, each, shared, report=on_epoch))
+    return record.read(record.path(experiment.folder, trial.id))

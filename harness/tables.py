@@ -207,7 +207,7 @@ def _notes(sheet: Sheet) -> list[str]:
     unchosen = sorted({cell.label for cell in sheet.cells if cell.accuracy and not cell.validation})
     if sheet.has_choice and unchosen:
         notes.append(f"no validation accuracy, so not chosen by it: {', '.join(unchosen)}")
-    notes += [*_latency_notes(sheet), *_energy_notes(sheet)]
+    notes += [*_start_notes(sheet), *_latency_notes(sheet), *_energy_notes(sheet)]
     for cell in sheet.cells:
         notes += [f"{_name(cell, sheet)}, seed {f.seed} {f.outcome}: {f.reason}" for f in cell.failures]
     commits = sorted({commit for cell in sheet.cells for commit in cell.commits})
@@ -216,6 +216,14 @@ def _notes(sheet: Sheet) -> list[str]:
             f"commit {', '.join(commits)}{' (+: with uncommitted changes)' if '+' in ''.join(commits) else ''}"
         )
     return notes
+
+
+def _start_notes(sheet: Sheet) -> list[str]:
+    """Which methods did not begin with fresh weights: what their start cost stands in the row of the other method."""
+    starts = {(cell.label, cell.configuration["start"]) for cell in sheet.cells if "start" in cell.configuration}
+    return [
+        f"{label} starts from the weights of {origin}, whose training comes on top" for label, origin in sorted(starts)
+    ]
 
 
 def _latency_notes(sheet: Sheet) -> list[str]:

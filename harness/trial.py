@@ -4,6 +4,7 @@ import io
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from harness.plan import Trial
 from harness.record import Outcome, Record
 
 log = logging.getLogger(__name__)
+
+LAST, WEIGHTS = "last.pt", "weights.pt"
+"""What a trial goes on from while it runs, and what it leaves."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -42,6 +46,10 @@ class Run(Block):
         """Folder of a trial's weights and of the state it continues from."""
         return Path(self.folder) / "checkpoints" / trial.id
 
+    def weights(self, trial: Trial) -> Path:
+        """File of a trial's selected weights."""
+        return self.checkpoints(trial) / WEIGHTS
+
 
 def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report | None = None) -> Record | None:
     """Train, evaluate and record one trial, going on from its checkpoint if there is one.
@@ -57,7 +65,9 @@ def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report
     device = torch.device("cuda", torch.cuda.current_device()) if run.gpu else torch.device("cpu")
     data = _open(trial, run, device)
     try:
-        training = Training(_setup(trial, run, data, device, rank, world))
+        is_new = not (run.checkpoints(trial) / LAST).exists()
+        setup = _setup(trial, run, data, device, rank, world)
+        training = Training(replace(setup, weights=_weights_before(trial, run) if is_new else None))
         progress = _restore(training, run.checkpoints(trial), started)
         try:
             for epoch in training.epochs():
@@ -105,14 +115,32 @@ def _setup(trial: Trial, run: Run, data: loader.Data, device: torch.device, rank
     )  # fmt: skip
 
 
+def _weights_before(trial: Trial, run: Run) -> dict[str, torch.Tensor] | None:
+    """The trained weights of the trial that this one starts from, if it does."""
+    if trial.start is None:
+        return None
+    file = run.weights(trial.start)
+    if not file.exists():
+        raise FileNotFoundError(lost(trial.start, run))
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def lost(source: Trial, run: Run) -> str:
+    """What to do when a trial to start from has its record but no longer its weights."""
+    return (
+        f"{run.weights(source)}: no weights of '{source.label}' to start from; copy them here from where they were "
+        f"trained, or delete {record.path(Path(run.folder), source.id)} to train them again"
+    )
+
+
 def _save(training: Training, folder: Path, progress: _Progress) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_atomic(folder / "last.pt", _bytes({"training": training.state(), "progress": progress.state()}))
+    record.write_atomic(folder / LAST, _bytes({"training": training.state(), "progress": progress.state()}))
 
 
 def _restore(training: Training, folder: Path, started: float) -> _Progress:
     """Continue from `last.pt` if it is there. The folder bears the trial's id, so it can only be this trial's."""
-    file = folder / "last.pt"
+    file = folder / LAST
     if not file.exists():
         return _Progress(started)
     state = torch.load(file, map_location="cpu", weights_only=True)
@@ -140,7 +168,7 @@ def _finish(
     best = training.best if outcome == "done" else None
     if best:
         folder.mkdir(parents=True, exist_ok=True)
-        record.write_atomic(folder / "weights.pt", _bytes(best["weights"]))
+        record.write_atomic(folder / WEIGHTS, _bytes(best["weights"]))
     result = blank(trial, run, outcome, reason).model_copy(
         update={
             "selected_epoch": best["epoch"] if best else None,
@@ -152,11 +180,11 @@ def _finish(
             "started": progress.since,
             "wall_seconds": progress.seconds,
             "restarts": progress.restarts,
-            "weights": "weights.pt" if best else None,
+            "weights": WEIGHTS if best else None,
         }
     )
     record.write(result, Path(run.folder))
-    (folder / "last.pt").unlink(missing_ok=True)
+    (folder / LAST).unlink(missing_ok=True)
     return result
 
 
@@ -202,7 +230,7 @@ def reevaluate(result: Record, folder: Path, time_steps: int) -> Tally:
     """
     trial = Trial.model_validate(result.trial)
     settings = Run(experiment=result.experiment, folder=str(folder), evaluation=Evaluation())
-    file = settings.checkpoints(trial) / (result.weights or "weights.pt")
+    file = settings.checkpoints(trial) / (result.weights or WEIGHTS)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no weights; they are kept on the machine that trained them")
     trial = trial.model_copy(update={"time_steps": time_steps})

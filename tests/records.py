@@ -13,9 +13,9 @@ def made(
     method: str = "dsr", *, label: str | None = None, seed: int = 0, time_steps: int = 4, accuracy: float = 90.0,
     validation: float | None = 91.0, settings: dict[str, Any] | None = None, train: dict[str, Any] | None = None,
     network: dict[str, Any] | None = None, dataset: dict[str, Any] | None = None, cost: Cost | None = None,
-    **fields: Any,
+    start: Record | None = None, **fields: Any,
 ) -> Record:  # fmt: skip
-    """A finished trial; `fields` are the record's own."""
+    """A finished trial, that started from another one's weights if `start` is given; `fields` are the record's own."""
     trial = {
         "dataset": {"name": "digits", **(dataset or {})},
         "network": network or {"name": "mlp"},
@@ -27,7 +27,7 @@ def made(
         "train": {"epochs": 2, "batch_size": 64, "lr": 0.1, **(train or {})},
         "selection": "best_validation",
         "workers": 1,
-    }
+    } | ({"start": start.trial} if start else {})
     content: dict[str, Any] = {
         "id": identity(trial),
         "experiment": "digits",

@@ -150,6 +150,48 @@ def test_train_evaluate_and_table_work_together(harness, file, tmp_path):
         assert sign in out
 
 
+@pytest.fixture
+def staged(tmp_path) -> Path:
+    path = tmp_path / "staged.yaml"
+    methods = [
+        {"name": "conversion", "start": "qcfs", "time_steps": [2, 4]},
+        {"name": "ann", "label": "qcfs", "settings": {"activation": "qcfs"}},
+    ]
+    path.write_text(yaml.safe_dump(EXPERIMENT | {"results": str(tmp_path / "results"), "methods": methods}))
+    return path
+
+
+def test_train_runs_first_what_a_trial_starts_from(harness, staged, tmp_path):
+    code, out, _ = harness("validate", staged, "--set", "seeds=0")
+    assert code == 0
+    assert "starts from" in out
+    assert out.count("qcfs T=1 seed 0 (") == 2
+    code, out, err = harness("train", staged, "--method", "conversion", "--time-steps", 4, "--seed", 1)
+    assert code == 0, err
+    assert "starts from qcfs T=1 seed 1 (" in err
+    assert out.startswith("conversion T=4 seed=1: ")
+    found = {result.trial["label"]: result for result in record.read_all([tmp_path / "results"])}
+    assert {label: len(result.history) for label, result in found.items()} == {"qcfs": 2, "conversion": 0}
+
+    # A second one starts from what there is, unless its weights are gone.
+    (weights,) = tmp_path.rglob(f"{found['qcfs'].id}/weights.pt")
+    weights.rename(weights.with_suffix(".gone"))
+    code, out, err = harness("train", staged, "--method", "conversion", "--time-steps", 2, "--seed", 1)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"harness: {weights}: no weights of 'qcfs' to start from; copy them here")
+    weights.with_suffix(".gone").rename(weights)
+    code, out, err = harness("train", staged, "--method", "conversion", "--time-steps", 2, "--seed", 1)
+    assert code == 0, err
+    assert "runs first" not in err
+
+    code, out, err = harness("table", tmp_path / "results")
+    assert "conversion starts from the weights of qcfs T=1" in out
+    file = record.path(tmp_path / "results" / "small", found["conversion"].id)
+    code, out, err = harness("evaluate", file, "--time-steps", "4,16", "--json")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"]["4"] == pytest.approx(found["conversion"].accuracy[4])
+
+
 def test_train_names_what_there_is_when_nothing_fits(harness, file):
     code, _, err = harness("train", file, "--method", "bptt", "--time-steps", 99)
     assert code == 2

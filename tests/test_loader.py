@@ -164,6 +164,13 @@ def test_without_augmentation_training_images_are_as_stored():
     assert not equal(data, open_data("digits", validation=0, augment=BOTH), "train", 32)
 
 
+def test_augmentation_can_be_left_out_of_a_pass_over_the_training_part():
+    augmented, plain = open_data("digits", augment=BOTH), open_data("digits")
+    pairs = zip(augmented.batches("train", 64, augmented=False), plain.batches("train", 64), strict=True)
+    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in pairs)
+    assert not equal(augmented, plain, "train", 64)
+
+
 @pytest.mark.parametrize("kind", ["memory", "torch"])
 def test_global_random_state_is_neither_used_nor_disturbed(kind):
     torch.manual_seed(0)

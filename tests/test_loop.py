@@ -5,7 +5,8 @@ import torch.multiprocessing as mp
 
 from harness import loop
 from harness.loop import Diverged
-from tests.toy import Explicit, Linear, training
+from harness.models import transfer
+from tests.toy import Explicit, Linear, Points, training
 
 
 def weights(trained: loop.Training) -> torch.Tensor:
@@ -117,6 +118,81 @@ def test_bfloat16_trains_close_to_float32():
     assert weights(half).dtype == torch.float32
 
 
+class Untrainable(Linear):
+    """Whoever trains it is caught."""
+
+    @staticmethod
+    def train_step(net, x, y, config, update):
+        raise AssertionError("trained")
+
+
+@pytest.mark.parametrize("selection", ["last", "best_validation", "best_test"])
+def test_no_epochs_judge_the_weights_that_there_are(selection):
+    trained = training(Untrainable, epochs=0, selection=selection)
+    before = weights(trained).clone()
+    assert list(trained.epochs()) == []
+    assert trained.history == []
+    assert trained.best["epoch"] is None
+    assert trained.best["validation_accuracy"] == trained.evaluate("validation").accuracies[-1]
+    trained.use_selected()
+    assert torch.equal(weights(trained), before)
+
+
+def test_training_goes_on_from_given_weights():
+    source = run(training())
+    started = training(weights=source.net.state_dict(), epochs=1, lr=0.01)
+    assert torch.equal(weights(started), weights(source))
+    run(started)
+    assert started.history[0].train_loss < source.history[0].train_loss
+    assert not torch.equal(weights(started), weights(source))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda w: w.pop("2.bias"), "missing in the given weights: 2.bias"),
+        (lambda w: w.update({"5.bias": torch.ones(1)}), "unknown to the network: 5.bias"),
+        (lambda w: w.update({"2.bias": torch.ones(7)}), r"of another shape: 2.bias \(7,\) for \(2,\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(change, complaint):
+    fresh = training()
+    given = {key: torch.zeros_like(value) for key, value in fresh.net.state_dict().items()}
+    change(given)
+    with pytest.raises(ValueError, match=complaint):
+        training(weights=given)
+    before = weights(fresh).clone()
+    with pytest.raises(ValueError, match=complaint):
+        transfer.load(fresh.net, given)
+    assert torch.equal(weights(fresh), before)
+
+
+class Calibrated(Linear):
+    """Starts from weights times the mean of what it sees of the training images."""
+
+    seen = []
+
+    @staticmethod
+    def start(net, given, batches, config):
+        assert not net.training
+        assert not torch.is_grad_enabled()
+        Calibrated.seen = list(batches)
+        mean = torch.cat(Calibrated.seen, 1).mean()
+        transfer.load(net, {key: value * mean for key, value in given.items()})
+
+
+def test_a_methods_own_start_sees_the_training_part_once():
+    given = training().net.state_dict()
+    started = training(Calibrated, weights=given)
+    assert [x.shape for x in Calibrated.seen] == [(3, 16, 1, 2, 2)] * 4
+    images = torch.cat([x[0] for x in Calibrated.seen]).flatten(1)
+    everything = torch.cat([x for x, _ in Points().batches("train", 16)]).flatten(1)
+    assert torch.equal(images.sort(0).values, everything.sort(0).values)
+    assert torch.equal(weights(started), torch.cat([v.flatten() for v in given.values()]) * images.mean())
+    training(Calibrated, weights=given, limit_batches=3)
+    assert len(Calibrated.seen) == 3
+
+
 def _worker(rank: int, meeting: str, method: type, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     trained = run(training(method, rank=rank, world=2))
@@ -151,3 +227,30 @@ def test_two_workers_equal_one_and_both_ways_to_average_agree(tmp_path):
         assert torch.allclose(found, weights(one), atol=1e-6)
         assert loss == pytest.approx(one.history[-1].train_loss, abs=1e-6)
         assert samples == 30
+
+
+class Apart(NoDropoutExplicit):
+    """Every worker starts elsewhere, unless somebody sees to it that none does."""
+
+    @staticmethod
+    def start(net, given, batches, config):
+        transfer.load(net, {key: value + dist.get_rank() for key, value in given.items()})
+
+
+def _starter(rank: int, meeting: str, given: dict, out: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    started = training(Apart, rank=rank, world=2, weights=given, epochs=0)
+    run(started)
+    torch.save((weights(started), started.best["validation_accuracy"]), f"{out}.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_all_workers_start_from_the_same_weights_and_judge_them_together(tmp_path):
+    source = run(training(NoDropout))
+    mp.spawn(_starter, (str(tmp_path / "meeting"), source.net.state_dict(), str(tmp_path / "out")), nprocs=2)
+    alone = run(training(NoDropout, weights=source.net.state_dict(), epochs=0))
+    for rank in (0, 1):
+        found, accuracy = torch.load(tmp_path / f"out.{rank}", weights_only=True)
+        assert torch.equal(found, weights(source))
+        assert accuracy == alone.best["validation_accuracy"]

@@ -26,6 +26,7 @@ def product(**choices) -> list[dict]:
 
 
 VARIANTS: dict[str, list[dict]] = {
+    "ann": [{}, {"activation": "qcfs", "readout": "rectified"}],
     "bptt": [
         *product(surrogate=["rectangle", "triangle", "sigmoid", "arctan"]),
         {"reset": "soft"},
@@ -65,6 +66,10 @@ class Case(NamedTuple):
         return method, config, net.double().eval()
 
     @property
+    def is_trained(self) -> bool:
+        return getattr(plugins.load("methods", self.method), "TRAINED", True)
+
+    @property
     def follows_time(self) -> bool:
         return getattr(plugins.load("methods", self.method), "SPIKING", True)
 
@@ -88,8 +93,11 @@ CASES = [
 ]
 INPUTS = {"still": still, "moving": moving}
 
+TRAINED_CASES = [case for case in CASES if case.is_trained]
+
 every_method = pytest.mark.parametrize("name", METHODS)
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_trained_case = pytest.mark.parametrize("case", TRAINED_CASES, ids=str)
 both_inputs = pytest.mark.parametrize("inputs", INPUTS.values(), ids=INPUTS)
 
 
@@ -232,7 +240,7 @@ def test_image_repeated_without_copies_is_the_image_repeated_in_memory(case):
     torch.testing.assert_close(method.predict(net, x, config), expected, rtol=1e-9, atol=1e-9)
 
 
-@every_case
+@every_trained_case
 def test_training_on_an_image_repeated_without_copies_is_training_on_copies(case):
     method, config, view = case.build()
     _, _, copied = case.build()
@@ -246,7 +254,7 @@ def test_training_on_an_image_repeated_without_copies_is_training_on_copies(case
         torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
-@every_case
+@every_trained_case
 @both_inputs
 def test_input_is_not_written_to(case, inputs):
     method, config, net = case.build()
@@ -258,7 +266,7 @@ def test_input_is_not_written_to(case, inputs):
     assert torch.equal(y, labels())
 
 
-@every_case
+@every_trained_case
 @both_inputs
 def test_step_reports_loss_and_scores_without_a_graph(case, inputs):
     method, config, net = case.build()
@@ -272,7 +280,7 @@ def test_step_reports_loss_and_scores_without_a_graph(case, inputs):
     assert all(isinstance(value, float) for value in output.extras.values())
 
 
-@every_case
+@every_trained_case
 @both_inputs
 def test_every_parameter_has_a_gradient_when_update_is_called_and_none_afterwards(case, inputs):
     method, config, net = case.build()
@@ -305,7 +313,7 @@ def trained(case: Case, x: torch.Tensor, steps: int, *, lr: float = 0.01, wrap=l
     return net, losses
 
 
-@every_case
+@every_trained_case
 @both_inputs
 def test_two_steps_from_the_same_seed_end_in_the_same_bits(case, inputs):
     (one, losses), (other, same_losses) = trained(case, inputs(), 2), trained(case, inputs(), 2)
@@ -314,7 +322,7 @@ def test_two_steps_from_the_same_seed_end_in_the_same_bits(case, inputs):
     assert all(torch.equal(value, expected[key]) for key, value in one.state_dict().items())
 
 
-@every_case
+@every_trained_case
 @torch.no_grad()
 def test_saved_weights_predict_as_the_network_they_were_saved_from(case):
     with torch.enable_grad():
@@ -325,7 +333,7 @@ def test_saved_weights_predict_as_the_network_they_were_saved_from(case):
     assert torch.equal(method.predict(other.eval(), still(), config), expected)
 
 
-@every_case
+@every_trained_case
 @both_inputs
 def test_loss_falls_on_a_separable_problem(case, inputs):
     # Class k is bright in the k-th third of the image, and nothing but noise elsewhere.
@@ -343,7 +351,7 @@ def bright(y: int) -> torch.Tensor:
     return image
 
 
-@every_case
+@every_trained_case
 def test_labels_may_be_probabilities(case):
     method, config, net = case.build()
     _, _, same = case.build()
@@ -359,7 +367,7 @@ def seeded(net: torch.nn.Module) -> torch.nn.Module:
     return net.train()
 
 
-@every_case
+@every_trained_case
 @both_inputs
 def test_half_precision_trains_float32_weights_and_stays_finite(case, inputs):
     method, config, net = case.build()
@@ -381,7 +389,10 @@ def one_worker(tmp_path):
 
 @every_method
 def test_wrapped_for_several_workers_a_method_trains_alike(name, one_worker):
-    if getattr(plugins.load("methods", name), "REDUCE", "ddp") == "explicit":
+    module = plugins.load("methods", name)
+    if not getattr(module, "TRAINED", True):
+        pytest.skip("nothing is trained")
+    if getattr(module, "REDUCE", "ddp") == "explicit":
         pytest.skip("gradients are averaged in update()")
     case = next(case for case in CASES if case.method == name)
     torch.manual_seed(2)

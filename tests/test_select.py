@@ -43,6 +43,30 @@ def test_the_loader_makes_no_other_cell():
     assert only(found).accuracy.n == 2
 
 
+def started(seed: int, **start) -> records.Record:
+    return records.made(seed=seed, start=records.made("ann", seed=seed, time_steps=1, **start))
+
+
+def test_seeds_that_start_from_their_own_seed_make_one_cell():
+    cell = only([started(0), started(1)])
+    assert cell.accuracy.n == 2
+    assert cell.configuration["start"].startswith("ann T=1 (")
+    assert not any(key.startswith("start.") for key in cell.configuration)
+
+
+@pytest.mark.parametrize("start", [{"train": {"lr": 0.2}}, {"settings": {"v_threshold": 0.5}}])
+def test_another_start_makes_another_cell_and_is_shown(start):
+    cells = select.cells([started(0), started(1, **start)])
+    assert len(cells) == 2
+    assert select.varying(cells) == ["start"]
+    assert len(select.cells([started(0), records.made(seed=1)])) == 2
+
+
+def test_start_of_the_same_T_is_not_shown_as_a_choice():
+    cells = select.cells([started(0), records.made(time_steps=8, start=records.made("bptt", time_steps=8))])
+    assert select.varying(cells) == []
+
+
 def test_a_record_given_twice_counts_once():
     assert only([records.made(), records.made()]).accuracy.n == 1
 

@@ -190,6 +190,43 @@ def test_a_tune_actor_and_ray_train_learn_what_one_process_learns(tmp_path, ray_
         assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
 
 
+def test_stages_run_one_after_the_other_and_a_failure_stops_only_what_waits_for_it(tmp_path, ray_here):
+    methods = [
+        {"name": "conversion", "start": "ann", "time_steps": [2, 8]},
+        {"name": "conversion", "label": "of nothing", "start": "too large"},
+        {"name": "bptt", "start": "ann"},
+        "ann",
+        {"name": "ann", "label": "too large", "train": {"batch_size": 100_000}},
+    ]
+    experiment, trials = trials_of(written(tmp_path, methods=methods, seeds=0))
+    assert sorted(sweep.ahead(experiment, trials)) == [0, 0, 0, 2, 2, 2]
+    ended = Ended()
+    found = {(r.trial["label"], r.trial["time_steps"]): r for r in sweep.run(experiment, trials, [ended]).records}
+    assert {label: r.outcome for label, r in found.items()} == {
+        ("ann", 1): "done", ("bptt", 2): "done", ("conversion", 2): "done", ("conversion", 8): "done",
+        ("too large", 1): "failed", ("of nothing", 2): "failed",
+    }  # fmt: skip
+    assert "starts from too large T=1" in found["of nothing", 2].reason
+    assert sorted(ended.labels) == sorted(label for label, _ in found)
+    assert set(ended.labels[:2]) == {"ann", "too large"}
+    started = next(t for t in trials if t.method == "bptt")
+    alone = experiment.model_copy(update={"results": str(tmp_path / "alone")})
+    assert learned(found["bptt", 2]) == learned(sweep.run_one(alone, started, lambda metrics: None))
+
+
+class Ended:
+    """Notes which trial has its record, in that order."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
+        pass
+
+    def finished(self, result: Record) -> None:
+        self.labels.append(result.trial["label"])
+
+
 def test_trial_that_can_never_fit_is_refused_with_the_arithmetic(tmp_path, ray_here):
     experiment, trials = trials_of(written(tmp_path, scale={"workers": 3, "cpus_per_worker": 1000}))
     with pytest.raises(ConfigError, match="3 workers x 1000 CPUs = 3000 CPUs and 0 GPUs; the cluster has"):

@@ -268,3 +268,10 @@ def test_any_order_gives_the_same_table(shuffler, format):
     expected = tables.render(found, format)
     shuffler.shuffle(found)
     assert tables.render(found, format) == expected
+
+
+def test_methods_that_start_from_others_say_so_in_a_note():
+    ann = records.made("ann", time_steps=1)
+    text = tables.render([ann, records.made(start=ann), records.made("bptt")], "md")
+    assert "dsr starts from the weights of ann T=1 (" in text
+    assert "bptt starts" not in text

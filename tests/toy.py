@@ -45,8 +45,9 @@ class Points:
     sizes = {"train": 64, "validation": 30, "test": 30}
 
     def batches(
-        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
+        augmented: bool = True,
+    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         size = self.sizes[part]
         generator = torch.Generator().manual_seed(list(self.sizes).index(part))
         y = torch.arange(size) % 2
@@ -63,11 +64,13 @@ class Points:
 TASK = Task(shape=(1, 2, 2), classes=2, time_steps=3, temporal=False, network="none")
 
 
-def training(method: type = Linear, *, selection: str = "last", rank: int = 0, world: int = 1, **recipe) -> Training:
-    """A fresh training of the toy task with a recipe of a few epochs."""
+def training(
+    method: type = Linear, *, selection: str = "last", rank: int = 0, world: int = 1, weights=None, **recipe
+) -> Training:
+    """A training of the toy task with a recipe of a few epochs; fresh, or from `weights`."""
     return Training(
         Setup(
             method=method, config=MethodConfig(), task=TASK, recipe=Train(**{"epochs": 4, "batch_size": 16} | recipe),
-            feed=Points(), seed=3, selection=selection, rank=rank, world=world,
+            feed=Points(), seed=3, selection=selection, rank=rank, world=world, weights=weights,
         )
     )  # fmt: skip

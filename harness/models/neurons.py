@@ -10,7 +10,7 @@ One recursion serves every method (v is the potential, I the input current, thet
     DSR's LIF                leak = exp(-dt / tau), gain = 1 - leak
     IDE's and surrogate LIF  gain = 1; IDE writes the leak after the reset, which is the same recursion
 
-All potentials start at 0. Reset is by theta even where a neuron fires at alpha * theta.
+Potentials start at 0 unless told otherwise. Reset is by theta even where a neuron fires at alpha * theta.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +65,13 @@ def fire(v: Tensor, spikes: Tensor, v_threshold: Tensor | float, dynamics: Dynam
 
 
 @torch.no_grad()
-def simulate(currents: Iterable[Tensor], v_threshold: Tensor | float, dynamics: Dynamics) -> Iterator[Tensor]:
+def simulate(
+    currents: Iterable[Tensor],
+    v_threshold: Tensor | float,
+    dynamics: Dynamics,
+    *,
+    v_start: Tensor | float | None = None,
+) -> Iterator[Tensor]:
     """Yield each time step's spikes (0 or 1) of a layer, given its input currents (B, ...), step by step.
 
     The next step overwrites the spikes of this one.
@@ -74,6 +80,8 @@ def simulate(currents: Iterable[Tensor], v_threshold: Tensor | float, dynamics: 
     for t, current in enumerate(currents):
         if t == 0:
             v, spikes = torch.zeros_like(current), torch.empty_like(current)
+            if v_start is not None:
+                v += v_start
         charge(v, current, dynamics)
         fire(v, spikes, v_threshold, dynamics)
         yield spikes
