@@ -25,8 +25,8 @@ def measure(
     return {"name": name, "value": value, "unit": unit, "target": target, "met": met}
 
 
-def write(name: str, measures: list[Measure], command: str) -> Path:
-    """Print the measures and write them to `results/benchmarks/<name>.json`, with where they come from."""
+def write(name: str, measures: list[Measure], command: str, *, folder: Path = FOLDER) -> Path:
+    """Print the measures and write them to `<folder>/<name>.json`, with where they come from."""
     width = max(len(found["name"]) for found in measures)
     for found in measures:
         verdict = {None: "", True: f"target {found['target']}: met", False: f"target {found['target']}: MISSED"}
@@ -39,8 +39,8 @@ def write(name: str, measures: list[Measure], command: str) -> Path:
         "commit": f"{commit}, with changes" if dirty else commit,
         "command": command,
     }
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    file = FOLDER / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.json"
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(file)
