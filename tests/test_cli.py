@@ -37,7 +37,8 @@ def harness(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["sweep", "train", "evaluate", "table", "list", "validate", "schema", "doctor", "track", "data prepare"]
+    "name",
+    ["sweep", "train", "check", "evaluate", "table", "list", "validate", "schema", "doctor", "track", "data prepare"],
 )
 def test_every_command_has_help(harness, name):
     code, out, _ = harness(*name.split(), "--help")

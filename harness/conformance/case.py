@@ -167,8 +167,13 @@ def ordered(networks: list[str] | None = None) -> list[str]:
 
 
 def variants(method: str) -> list[dict[str, Any]]:
-    """The settings that differ from the defaults in one choice: of a Literal, an enum or a bool."""
-    return [settings for settings, reason in _changes(method) if reason is None]
+    """The settings that differ from the defaults in one choice (of a Literal, enum or bool), and in all at once."""
+    found = [settings for settings, reason in _changes(method) if reason is None]
+    together: dict[str, Any] = {}
+    for settings, _ in _changes(method):
+        if _refusal(load(method).Config, together | settings) is None:
+            together |= settings
+    return found if together in ({}, *found) else [*found, together]
 
 
 def refused(method: str) -> list[tuple[dict[str, Any], str]]:
@@ -182,12 +187,15 @@ def _changes(method: str) -> Iterator[tuple[dict[str, Any], str | None]]:
         for choice in _choices(about.annotation):
             if choice == getattr(config(), name):
                 continue
-            try:
-                config(**{name: choice})
-            except ValidationError as error:
-                yield {name: choice}, error.errors()[0]["msg"]
-            else:
-                yield {name: choice}, None
+            yield {name: choice}, _refusal(config, {name: choice})
+
+
+def _refusal(config: type[MethodConfig], settings: dict[str, Any]) -> str | None:
+    try:
+        config(**settings)
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return None
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

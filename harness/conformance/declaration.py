@@ -37,8 +37,16 @@ def check_names(case: Case) -> None:
     for name, allowed in CONSTANTS.items():
         value = getattr(module, name, allowed[0])
         expect(value in allowed, f"{name} is {value!r}; where it is given, it is {' or '.join(map(repr, allowed))}")
+    _expect_settings(module)
     sentence = getattr(module, "SCORES_DIFFER", "It says why.")
     expect(_is_sentence(sentence), f"SCORES_DIFFER is {sentence!r}, not the sentence why")
+
+
+def _expect_settings(module: Any) -> None:
+    try:
+        module.Config(**getattr(module, "EXACT", {}))
+    except (TypeError, ValidationError) as error:
+        raise AssertionError(f"EXACT is {module.EXACT!r}, not settings of Config: {error}") from error
 
 
 def _expect_arguments(name: str, function: Any, count: int) -> None:
@@ -70,7 +78,7 @@ def check_settings_are_frozen(case: Case) -> None:
         config(no_such_setting=1)
     except ValidationError:
         return
-    raise AssertionError("Config(no_such_setting=1) is accepted: a misspelt setting would change nothing and not say so")
+    raise AssertionError("Config(no_such_setting=1) is accepted: a misspelt setting would change nothing, in silence")
 
 
 def check_skip(case: Case) -> None:

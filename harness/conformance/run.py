@@ -11,7 +11,6 @@ from harness.conformance.case import Case, refused
 from harness.conformance.suite import Check
 
 
-
 @dataclass(frozen=True)
 class Failure:
     """A case for which the fact does not hold, and why."""
@@ -63,21 +62,30 @@ def failure(check: Check, case: Case) -> list[Failure]:
     except AssertionError as error:
         return [Failure(str(case), str(error))]
     except Exception as error:  # noqa: BLE001 - whatever a method raises is what the check reports
-        frame = extract_tb(error.__traceback__)[-1]
-        where = f"{frame.filename}:{frame.lineno}"
-        return [Failure(str(case), f"{type(error).__name__}: {error} ({where})")]
+        return [Failure(str(case), f"{type(error).__name__}: {error} ({_where(error, case)})")]
     return []
 
 
+def _where(error: Exception, case: Case) -> str:
+    """The last line of the method that the error came through, or else where it was raised."""
+    frames = extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == case.module.__file__]
+    frame = [*frames, *own][-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
 def shown(result: Result) -> str:
-    """One line, and below it every failure."""
+    """One line, and below it every failure; cases that fail for the same reason stand together."""
     cases = f"{result.cases} case{'' if result.cases == 1 else 's'}"
     about = f" ({result.reason})" if result.state == "absent" else f" ({cases}, {result.seconds:.1f} s)"
     word = {"passed": "passed", "failed": "FAILED", "absent": "absent"}[result.state]
     lines = [f"{word}  {result.check}: {result.fact}{about}"]
+    alike: dict[str, list[str]] = {}
     for failed in result.failures:
-        lines.append(f"        {failed.case}")
-        lines += [f"          {line}" for line in failed.reason.splitlines()]
+        alike.setdefault(failed.reason, []).append(failed.case)
+    for reason, cases_ in alike.items():
+        lines.append(f"        {'; '.join(cases_)}")
+        lines += [f"            {line}" for line in reason.splitlines() if line]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.conformance import declaration, memory, prediction, training, workers
-from harness.conformance.case import Case, cases, ordered
+from harness.conformance.case import Case, cases, load, ordered, refusal
 
 Direction = Literal["settings", "networks", "inputs"]
 EVERYWHERE: tuple[Direction, ...] = ("settings", "networks", "inputs")
@@ -114,6 +114,7 @@ def every(method: str, networks: list[str] | None = None) -> Iterator[tuple[Chec
 
     Raises ValueError for a method or network that there is not.
     """
+    load(method)
     bare = Case(method, ordered(networks)[0])
     for check in DECLARATION:
         yield check, [bare], None
@@ -121,7 +122,7 @@ def every(method: str, networks: list[str] | None = None) -> Iterator[tuple[Chec
         return
     found = cases(method, networks)
     if not found:
-        raise ValueError(f"{method} refuses {', '.join(networks or ())}")
+        raise ValueError("; ".join(str(refusal(Case(method, network))) for network in ordered(networks)))
     for check in CHECKS:
         tried = check.cases(found)
         reasons = [check.unless(case) for case in tried]

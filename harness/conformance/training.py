@@ -103,7 +103,9 @@ def _expect_same_gradients(
     expect(len(found) == len(expected), f"`update` was called {len(found)} times, then {len(expected)}")
     for some, others in zip(found, expected, strict=True):
         for name, gradient in some.items():
-            expect_close(_given(gradient), _given(others[name]), f"gradient of {name}: {complaint}", tolerance=tolerance)
+            expect_close(
+                _given(gradient), _given(others[name]), f"gradient of {name}: {complaint}", tolerance=tolerance
+            )
 
 
 def _trained(case: Case, x: Tensor, steps: int, *, lr: float = 0.01) -> tuple[nn.Module, list[float]]:

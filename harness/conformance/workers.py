@@ -76,7 +76,7 @@ def _of_workers(method: str, network: str) -> list[Any]:
     """For each worker and case: the updates, or what went wrong."""
     # A server that has imported torch once forks the workers; forking this process could take locks along.
     context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["torch._dynamo"])  # what DistributedDataParallel imports, which takes longest
     with tempfile.TemporaryDirectory() as folder:
         workers = [context.Process(target=_work, args=(method, network, rank, folder)) for rank in range(WORLD)]
         for worker in workers:
