@@ -102,8 +102,9 @@ class Case:
         return self.module.resolve(config, task) if hasattr(self.module, "resolve") else config
 
     def build(
-        self, time_steps: int = TIME_STEPS, *, seed: int = 0, exact: bool = False, **options: Any
-    ) -> tuple[Any, MethodConfig, nn.Module]:
+        self, time_steps: int = TIME_STEPS, *, seed: int = 0, exact: bool = False,
+        running_variance: float = RUNNING_VARIANCE, **options: Any,
+    ) -> tuple[Any, MethodConfig, nn.Module]:  # fmt: skip
         """Method, config and a new network. `exact`: with the settings that the method calls EXACT."""
         task = self.task(time_steps, **options)
         settings = dict(getattr(self.module, "EXACT", {})) if exact else {}
@@ -112,7 +113,7 @@ class Case:
         net = self.module.build(config, task)
         for name, buffer in net.named_buffers():
             if name.endswith("running_var"):
-                buffer.fill_(RUNNING_VARIANCE)
+                buffer.fill_(running_variance)
         return self.module, config, net
 
     def x(
