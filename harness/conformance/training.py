@@ -1,7 +1,7 @@
 """Checks of `train_step`."""
 
+import itertools
 from collections.abc import Callable, Iterator
-from itertools import count, islice, pairwise
 from typing import Any
 
 import torch
@@ -118,14 +118,14 @@ def _losses(case: Case, net: nn.Module, x: Tensor, *, lr: float = 0.01) -> Itera
     def change(net: nn.Module) -> None:
         optimizer.step()
 
-    for seed in count():
+    for seed in itertools.count():
         yield step.take(case, net.train(), x, labels(x.shape[1]), seed=seed, change=change).output.loss.item()
 
 
 def _trained(case: Case) -> tuple[nn.Module, list[float]]:
     """The network after two steps, and the loss before each of them."""
     _, _, net = case.build()
-    return net, list(islice(_losses(case, net, case.x()), 2))
+    return net, list(itertools.islice(_losses(case, net, case.x()), 2))
 
 
 def _groups(method: Any, net: nn.Module, config: Any) -> list[Any]:
@@ -173,7 +173,7 @@ def check_loss_falls(case: Case) -> None:
     _, _, net = case.build()
     losses = _losses(case, net, x, lr=0.03)
     first = last = next(losses)
-    for before, last in pairwise(islice(losses, PATIENCE)):
+    for before, last in itertools.pairwise(itertools.islice(losses, PATIENCE)):
         if max(before, last) < ENOUGH * first:
             return
     raise AssertionError(f"the loss was {first:.3g} before the first step of Adam, {last:.3g} before step {PATIENCE}")
