@@ -220,6 +220,31 @@ def list_(
         _print(listing.shown(rows, title=f"settings of {method}" if method else kind.value))
 
 
+@app.command(epilog="Example: harness check path/to/mine.py --network mlp")
+def check(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Name, dotted module name, or path of a .py file.")],
+    network: Annotated[
+        list[str] | None, typer.Option(help="Check on this network; by default on one of every architecture.")
+    ] = None,
+    quiet: Quiet = False, json_: Json = False,
+) -> None:  # fmt: skip
+    """Check that METHOD keeps the contract of training methods, on small networks."""
+    import torch
+
+    from harness.conformance import run
+    from harness.progress import counted
+
+    torch.set_num_threads(1)  # the networks are too small to share out
+    with _refused(), counted(f"checking {method}", quiet=quiet) as progress:
+        found = list(run.results(method, network, progress))
+    if json_:
+        print(json.dumps([result.as_dict() for result in found], indent=1))
+    else:
+        print("\n".join([*map(run.shown, found), run.summary(method, found)]))
+    if any(result.state == "failed" for result in found):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: harness validate configs/digits.yaml --set time_steps=[2,4]")
 def validate(file: File, set_: Set = None, smoke: Smoke = False, json_: Json = False) -> None:
     """Check FILE, print it with every default filled in, and the plan."""

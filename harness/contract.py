@@ -118,7 +118,12 @@ class Method(Protocol):
       (`models/transfer.py`);
     - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
     - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
-      gradients do not come from one backward pass through `net.forward` per update.
+      gradients do not come from one backward pass through `net.forward` per update;
+    - `SCORES_DIFFER`: the sentence why the logits of a step are not `predict`'s scores at T even without dropout and
+      with norms on running statistics; without it, they are;
+    - `EXACT`: settings (a dict) with which an iterative computation is exact to rounding, for checks of gradients.
+
+    `harness check METHOD` runs checks of all this (`harness/conformance/`).
     """
 
     Config: ClassVar[type[MethodConfig]]

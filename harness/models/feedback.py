@@ -118,7 +118,7 @@ class FeedbackNet(nn.Module):
     def _normalise_like(self, reference: Tensor, current: Tensor) -> Tensor:
         """Batch norm with the statistics that it took from `reference`, or in evaluation the running ones."""
         mean, variance = self.norm.running_mean, self.norm.running_var
-        if self.training:
+        if self.norm.training:
             variance, mean = torch.var_mean(reference, [0, *range(2, reference.dim())], correction=0)
         return F.batch_norm(current, mean, variance, self.norm.weight, self.norm.bias, eps=self.norm.eps)
 
