@@ -61,7 +61,9 @@ class Recordings(Sequence[Sample]):
 def read(file: Path) -> Any:
     """The events of one recording."""
     events.need("aedat")  # which tonic needs for this format
-    return events.need("tonic").io.read_aedat4(str(file))
+    found = events.need("tonic").io.read_aedat4(str(file))
+    found.dtype.names = ("t", "x", "y", "p")  # as tonic's own dataset names them, whatever aedat says
+    return found
 
 
 def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
