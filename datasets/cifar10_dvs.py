@@ -7,6 +7,7 @@ event, up to 31.9.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contract import DatasetInfo, Sample
 from harness.formats import events
+from harness.formats.lazy import Lazy
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SENSOR, OF_CLASS, TRAIN_OF_CLASS = 128, 1000, 900
@@ -43,21 +45,6 @@ class Config(BaseModel):
     size: int = Field(48, ge=1, le=SENSOR, description="Pixels that the sensor's 128 are resized to.")
 
 
-class Recordings(Sequence[Sample]):
-    """The recordings of one split, read by tonic and cut into frames when asked for."""
-
-    def __init__(self, files: Sequence[Path], config: Config):
-        self._files, self._config = files, config
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: Any) -> Any:
-        file, config = self._files[index], self._config
-        frames = events.by_count(read(file), config.frames, SENSOR)
-        return events.resized(frames, config.size, INFO.unit), CLASSES.index(file.parent.name)
-
-
 def read(file: Path) -> Any:
     """The events of one recording."""
     events.need("aedat")  # which tonic needs for this format
@@ -73,7 +60,7 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
         raise FileNotFoundError(f"no {CLASSES[0]}/*.aedat4 … {CLASSES[-1]}/*.aedat4 in {folder}")
     chosen = slice(TRAIN_OF_CLASS) if split == "train" else slice(TRAIN_OF_CLASS, None)
     files = [sorted((folder / name).glob("*.aedat4"), key=_number)[chosen] for name in CLASSES]
-    return Recordings([file for of_class in files for file in of_class], config)
+    return Lazy([file for of_class in files for file in of_class], partial(_frames, config))
 
 
 def info(root: Path, config: Config) -> DatasetInfo:
@@ -84,6 +71,11 @@ def info(root: Path, config: Config) -> DatasetInfo:
 def download(root: Path) -> None:
     """Fetch the official archive and unpack it into `root/CIFAR10DVS`; tonic checks it."""
     events.need("tonic").datasets.CIFAR10DVS(root)
+
+
+def _frames(config: Config, file: Path) -> Sample:
+    frames = events.by_count(read(file), config.frames, SENSOR)
+    return events.resized(frames, config.size, INFO.unit), CLASSES.index(file.parent.name)
 
 
 def _number(file: Path) -> int:

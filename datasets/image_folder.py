@@ -31,7 +31,7 @@ class Config(BaseModel):
 
 def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test': RGB, sorted by class and path."""
-    return folders.Images(_read(root, config)[1][split], config.size)
+    return folders.images(_read(root, config)[1][split], config.size)
 
 
 def info(root: Path, config: Config) -> DatasetInfo:

@@ -41,4 +41,4 @@ def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
         raise FileNotFoundError(f"no {folder.name}/<wnid>/ in {folder.parent}")
     if len(found := folders.classes(folder)) != INFO.classes:
         raise ValueError(f"{folder} has {len(found)} folders of classes instead of {INFO.classes}")
-    return folders.Images(folders.files(folder), SIZE, SHORTER_SIDE)
+    return folders.images(folders.files(folder), SIZE, SHORTER_SIDE)

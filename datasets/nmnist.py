@@ -7,13 +7,14 @@ window is not left empty.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contract import DatasetInfo, Sample
 from harness.formats import events
+from harness.formats.lazy import Lazy
 
 SIZE = 34
 INFO = DatasetInfo(
@@ -46,30 +47,12 @@ class Config(BaseModel):
     stabilize: bool = Field(True, description="Take the camera's saccades out.")
 
 
-class Recordings(Sequence[Sample]):
-    """The recordings of one split, read by tonic and cut into frames when asked for."""
-
-    def __init__(self, files: Sequence[Path], config: Config):
-        self._files, self._config = files, config
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: Any) -> Any:
-        tonic, file, config = events.need("tonic"), self._files[index], self._config
-        found = tonic.io.read_mnist_file(str(file), dtype=tonic.datasets.NMNIST.dtype)
-        if config.stabilize:
-            found = tonic.datasets.nmnist.stabilize(found)
-        frames = events.by_time(found, config.frames, config.window_us, SIZE, binary=config.binary)
-        return frames, int(file.parent.name)
-
-
 def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test' from `root/NMNIST/Train/<digit>/*.bin` and `root/NMNIST/Test/…`."""
     folder = root / "NMNIST" / split.capitalize()
     if not folder.is_dir():
         raise FileNotFoundError(f"no {folder.name}/<digit>/*.bin in {folder.parent}")
-    return Recordings(sorted(folder.glob("[0-9]/*.bin")), config)
+    return Lazy(sorted(folder.glob("[0-9]/*.bin")), partial(_frames, config))
 
 
 def info(root: Path, config: Config) -> DatasetInfo:
@@ -81,3 +64,12 @@ def download(root: Path) -> None:
     """Fetch the official archives and unpack them into `root/NMNIST`; tonic checks them."""
     for train in (True, False):
         events.need("tonic").datasets.NMNIST(root, train=train)
+
+
+def _frames(config: Config, file: Path) -> Sample:
+    tonic = events.need("tonic")
+    found = tonic.io.read_mnist_file(str(file), dtype=tonic.datasets.NMNIST.dtype)
+    if config.stabilize:
+        found = tonic.datasets.nmnist.stabilize(found)
+    frames = events.by_time(found, config.frames, config.window_us, SIZE, binary=config.binary)
+    return frames, int(file.parent.name)

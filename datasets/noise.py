@@ -4,13 +4,14 @@ Classes are as random as the pixels, so nothing can be learnt from it but by hea
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contract import DatasetInfo, Sample
+from harness.formats.lazy import Lazy
 
 INFO = DatasetInfo(  # `info` fills in what the options say
     "noise", (3, 32, 32), 10, False, {"train": 512, "test": 128}, (0.5,) * 3, (0.2898,) * 3,
@@ -33,27 +34,9 @@ class Config(BaseModel):
     title: str = Field(INFO.title, description="The name that tables print.")
 
 
-class Noise(Sequence[Sample]):
-    """One split; a sample is drawn when asked for, always the same."""
-
-    def __init__(self, split: str, config: Config):
-        self._split, self._config = split, config
-
-    def __len__(self) -> int:
-        return getattr(self._config, self._split)
-
-    def __getitem__(self, index: Any) -> Any:
-        config = self._config
-        random = np.random.default_rng([config.seed, self._split == "test", index])
-        label = int(random.integers(config.classes))
-        if config.frames is None:
-            return random.integers(0, 256, config.shape, dtype=np.uint8), label
-        return random.poisson(EVENTS_PER_PIXEL, (config.frames, *config.shape)).astype(np.uint8), label
-
-
 def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test'. `root` is not looked at."""
-    return Noise(split, config)
+    return Lazy(range(config.train if split == "train" else config.test), partial(_drawn, config, split))
 
 
 def info(root: Path, config: Config) -> DatasetInfo:
@@ -65,3 +48,12 @@ def info(root: Path, config: Config) -> DatasetInfo:
         mean=() if temporal else INFO.mean[:1] * channels, std=() if temporal else INFO.std[:1] * channels,
         source=INFO.source, licence=INFO.licence, citation=INFO.citation,
     )  # fmt: skip
+
+
+def _drawn(config: Config, split: str, index: int) -> Sample:
+    """A sample that is always the same."""
+    random = np.random.default_rng([config.seed, split == "test", index])
+    label = int(random.integers(config.classes))
+    if config.frames is None:
+        return random.integers(0, 256, config.shape, dtype=np.uint8), label
+    return random.poisson(EVENTS_PER_PIXEL, (config.frames, *config.shape)).astype(np.uint8), label

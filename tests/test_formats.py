@@ -99,7 +99,7 @@ def test_nmnist_as_in_the_paper_is_binary_and_follows_the_saccades(data, monkeyp
 def test_recordings_of_dvs_are_split_by_their_numbers_in_each_class(data, monkeypatch):
     fake_data.cifar10_dvs(data, plugins.load("datasets", "cifar10_dvs"), monkeypatch)
     samples = find("cifar10_dvs").samples()
-    names = {split: [file.stem.rpartition("_")[2] for file in samples[split]._files] for split in samples}
+    names = {split: [file.stem.rpartition("_")[2] for file in samples[split].items] for split in samples}
     assert names == {"train": ["0", "2"] * 10, "test": ["10"] * 10}
     assert [label for _, label in samples["test"]] == list(range(10))
 

@@ -2,35 +2,32 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from harness.contract import Sample
+from harness.formats.lazy import Lazy
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Images(Sequence[Sample]):
-    """Image files with their classes as RGB (3, `size`, `size`), decoded when asked for."""
+def images(files: Sequence[tuple[str, int]], size: int, shorter_side: int | None = None) -> Sequence[Sample]:
+    """Image files with their classes as RGB (3, `size`, `size`), decoded when asked for and cut out as by `fit`."""
+    return Lazy(files, partial(_decoded, size, shorter_side))
 
-    def __init__(self, files: Sequence[tuple[str, int]], size: int, shorter_side: int | None = None):
-        self._files, self._size, self._shorter_side = files, size, shorter_side
 
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: Any) -> Any:
-        file, label = self._files[index]
-        try:
-            with Image.open(file) as image:
-                fitted = fit(image.convert("RGB"), self._size, self._shorter_side)
-                return np.asarray(fitted).transpose(2, 0, 1), label  # C H W
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ValueError(f"{file} is not a readable image ({error})") from error
+def _decoded(size: int, shorter_side: int | None, entry: tuple[str, int]) -> Sample:
+    file, label = entry
+    try:
+        with Image.open(file) as image:
+            fitted = fit(image.convert("RGB"), size, shorter_side)
+            return np.asarray(fitted).transpose(2, 0, 1), label  # C H W
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"{file} is not a readable image ({error})") from error
 
 
 def fit(image: Image.Image, size: int, shorter_side: int | None = None) -> Image.Image:
