@@ -326,7 +326,7 @@ def _allow(properties: dict[str, Any], keys: tuple[str, ...], short: dict[str, s
         properties[key] = {"anyOf": [short, properties[key]]}
 
 
-SMOKE_BATCH_SIZE, SMOKE_TIME_STEPS = 8, 4
+SMOKE_BATCH_SIZE, SMOKE_TIME_STEPS = 4, 4
 
 
 def smoke(experiment: Experiment, *, frames: int | None = None) -> Experiment:

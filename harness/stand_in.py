@@ -7,7 +7,7 @@ from harness.source import find
 
 NOISE = "noise"
 """The one dataset that the engine knows by name."""
-SAMPLES = {"train": 64, "test": 16}
+SAMPLES = {"train": 32, "test": 8}
 QUICK_BYTES = 256 << 20
 """Decoded data of at most this size are prepared within a trial run."""
 

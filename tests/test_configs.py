@@ -70,7 +70,7 @@ def test_smoke_keeps_every_label_and_is_small(file):
     given, facts, sentence = stand_in.of(experiment)
     trials = plan.expand(smoke(given, frames=facts.frames if facts.temporal else None), facts, file=file.name)
     assert [trial.label for trial in trials] == [entry.label or entry.name for entry in experiment.methods]
-    assert all(trial.time_steps <= 4 and trial.train.batch_size <= 8 and trial.train.epochs <= 1 for trial in trials)
+    assert all(trial.time_steps <= 4 and trial.train.batch_size <= 4 and trial.train.epochs <= 1 for trial in trials)
     assert (facts.shape, facts.classes, facts.frames) == (info.shape, info.classes, info.frames)
     if given.dataset.name == "noise":
         assert facts.title == f"noise in the shape of {info.title}"
