@@ -61,8 +61,11 @@ def _ffcv() -> Check:
 
 
 def _packages() -> list[Check]:
-    needed = {"ray": "missing", "mlflow": "missing", "torchvision": "missing", "tonic": "absent"}
-    advice = {"tonic": "only event data needs it: pip install 'snn-harness[events]' -c constraints.txt"}
+    needed = {"ray": "missing", "mlflow": "missing", "torchvision": "missing", "tonic": "absent", "aedat": "absent"}
+    advice = {
+        "tonic": "only event data needs it: pip install 'snn-harness[events]' -c constraints.txt",
+        "aedat": "only CIFAR10-DVS needs it, beside tonic: pip install aedat",
+    }
     found = []
     for name, state in needed.items():
         version = provenance.installed(name)
