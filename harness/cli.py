@@ -98,7 +98,7 @@ def sweep(file: File, set_: Set = None, smoke: Smoke = False, quiet: Quiet = Fal
     from harness.progress import Display
     from harness.tracking import Tracker
 
-    experiment = _experiment(file, set_, smoke)
+    experiment = _experiment(file, set_, smoke, quiet)
     trials = _prepared(experiment, str(file), quiet)
     tracker = Tracker(experiment.tracking.uri, experiment.name) if experiment.tracking.mlflow else None
     problems: list[str] = []
@@ -136,7 +136,7 @@ def train(
     from harness import backlog, sweep
     from harness.progress import described
 
-    experiment = _experiment(file, set_, smoke)
+    experiment = _experiment(file, set_, smoke, quiet)
     wanted = {"label": method, "time_steps": time_steps, "seed": seed}
     trials = _prepared(experiment, str(file), quiet)
     fitting = [t for t in trials if all(value in (None, getattr(t, key)) for key, value in wanted.items())]
@@ -149,7 +149,9 @@ def train(
     _say(quiet, f"trial {trial.id}: {trial.label}, T={trial.time_steps}, seed {trial.seed}")
 
     def show(metrics: dict[str, Any]) -> None:
-        _say(quiet, "epoch {epoch}: loss {train_loss:.4f}, validation {validation_accuracy:.2f} %".format(**metrics))
+        shown = {"validation": metrics.get("validation_accuracy"), "test": metrics.get("test_accuracy")}
+        accuracies = "".join(f", {part} {value:.2f} %" for part, value in shown.items() if value is not None)
+        _say(quiet, f"epoch {metrics['epoch']}: loss {metrics['train_loss']:.4f}{accuracies}")
 
     result = sweep.run_one(experiment, trial, show)
     print(result.model_dump_json(indent=1, exclude_none=True) if json_ else described(result))
@@ -316,9 +318,16 @@ def data_prepare(
     print(prepared.folder)
 
 
-def _experiment(file: Path, overrides: list[str] | None, short: bool) -> Experiment:
+def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: bool = False) -> Experiment:
     experiment = experiment_file.load(file, overrides)
-    return smoke(experiment) if short else experiment
+    if not short:
+        return experiment
+    from harness import stand_in
+
+    with _refused(f"{file}: dataset: "):
+        experiment, info, sentence = stand_in.of(experiment)
+    _say(quiet, sentence or "")
+    return smoke(experiment, frames=info.frames if info.temporal else None)
 
 
 def _planned(experiment: Experiment, file: str) -> list:

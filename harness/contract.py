@@ -160,10 +160,11 @@ class DatasetInfo:
     """One frame: channels C, height H, width W."""
     classes: int
     temporal: bool
+    """True for frames that change over time, whose values are counts of events; False for still images."""
     sizes: Mapping[str, int]
     """Number of samples of the splits 'train' and 'test'."""
     mean: tuple[float, ...]
-    """Mean of each channel of the training images, in units of [0, 1]."""
+    """Mean of each channel of the training images, in units of [0, 1]; empty for temporal data, which is counts."""
     std: tuple[float, ...]
     source: str
     """Where the official files are, for a reader."""
@@ -171,10 +172,19 @@ class DatasetInfo:
     citation: str
     checksums: Mapping[str, str] = field(default_factory=dict)
     """File name -> checksum ('md5:…' or 'sha256:…') of the official files."""
+    frames: int = 1
+    """Stored frames F of a sample of temporal data."""
+    unit: float = 1.0
+    """Events that one step of a stored value stands for; counts reach methods as they are, not normalised."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a stored sample: (C, H, W), or (F, C, H, W) of temporal data."""
+        return (self.frames, *self.shape) if self.temporal else self.shape
 
 
 Sample = tuple[np.ndarray, int]
-"""An image as uint8 of shape (C, H, W), and its class."""
+"""An image as uint8 of shape (C, H, W), or frames (F, C, H, W) of temporal data; and its class."""
 
 
 @runtime_checkable

@@ -4,11 +4,12 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.table import Table
 
 from harness import ffcv_compat, plugins, prepare, provenance
+from harness.source import Source, find
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def _ffcv() -> Check:
 
 
 def _packages() -> list[Check]:
-    needed = {"ray": "missing", "mlflow": "missing", "torchvision": "missing", "tonic": "absent"}
-    advice = {"tonic": "only event data needs it: pip install 'snn-harness[events]' -c constraints.txt"}
+    needed = {"ray": "missing", "mlflow": "missing", "torchvision": "missing", "tonic": "absent", "aedat": "absent"}
+    advice = {
+        "tonic": "only event data needs it: pip install 'snn-harness[events]' -c constraints.txt",
+        "aedat": "only CIFAR10-DVS needs it, beside tonic: pip install aedat",
+    }
     found = []
     for name, state in needed.items():
         version = provenance.installed(name)
@@ -78,11 +82,12 @@ def _datasets() -> list[Check]:
         Check("HARNESS_DATA", "ok" if raw else "absent", raw or "not set", "" if raw else "datasets are downloaded")
     ]
     for name in plugins.names("datasets"):
-        module = plugins.load("datasets", name)
-        if hasattr(module, "Config"):
-            found.append(Check(f"dataset {name}", "ok", "reads the folder that the experiment names"))
+        try:
+            source = find(name)
+        except ValueError:
+            found.append(Check(f"dataset {name}", "ok", "reads what the experiment names"))
             continue
-        where = _located(module)
+        where = _located(source)
         if where:
             found.append(Check(f"dataset {name}", "ok", where))
         else:
@@ -90,11 +95,12 @@ def _datasets() -> list[Check]:
     return found
 
 
-def _located(module: Any) -> str | None:
+def _located(source: Source) -> str | None:
     """Where a dataset's files are, if they are on this machine."""
+    options = () if source.config is None else (source.config,)
     for root in prepare.roots():
         try:
-            samples = module.samples(root, "train")
+            samples = source.module.samples(root, "train", *options)
         except FileNotFoundError:
             continue
         return f"{len(samples)} training samples" + (f" under {_home(root)}" if root.exists() else "")

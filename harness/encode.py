@@ -41,19 +41,19 @@ def encode(
         size = info.sizes[split]
         if len(samples[split]) != size:
             raise ValueError(f"{source.name} has {len(samples[split])} samples in '{split}' instead of {size}")
-        digest.update(f"{split} {size} {info.shape} ".encode())
-        labels = np.empty(size, dtype="<i8")
+        digest.update(f"{split} {size} {info.sample_shape} ".encode())
+        labels, shape = np.empty(size, dtype="<i8"), info.sample_shape
         with ExitStack() as stack:
             writers = []
             if files.issuperset(array_files(split)):
                 writers.append(stack.enter_context(_array_writer(folder, split, info)))
             if beton_file(split) in files:
-                writers.append(stack.enter_context(ffcv_compat.writer(folder / beton_file(split), info.shape, size)))
+                writers.append(stack.enter_context(ffcv_compat.writer(folder / beton_file(split), shape, size)))
             for index, (image, label) in enumerate(_in_order(samples[split])):
-                if image.shape != info.shape or image.dtype != np.uint8 or not 0 <= label < info.classes:
+                if image.shape != shape or image.dtype != np.uint8 or not 0 <= label < info.classes:
                     raise ValueError(
                         f"sample {index} of {source.name} '{split}' is {image.dtype} {image.shape} of class {label}, "
-                        f"instead of uint8 {info.shape} of one of {info.classes} classes"
+                        f"instead of uint8 {shape} of one of {info.classes} classes"
                     )
                 digest.update(image.tobytes())
                 labels[index] = label
@@ -72,7 +72,7 @@ def _array_writer(folder: Path, split: str, info: DatasetInfo) -> Iterator[Calla
     images_file, labels_file = array_files(split)
     labels = np.empty(info.sizes[split], dtype=np.int64)
     with (folder / images_file).open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *info.shape)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *info.sample_shape)}
         np.lib.format.write_array_header_1_0(file, header)
 
         def write(index: int, image: np.ndarray, label: int) -> None:

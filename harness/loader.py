@@ -6,16 +6,17 @@ way they are read, not on the number of workers, and torch's global generator is
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from harness import augment as augmentation
 from harness import ffcv_compat
-from harness.config import Augment
+from harness.config import Augment, Normalize
 from harness.contract import DatasetInfo, Sample
 from harness.encode import array_files, beton_file
 from harness.plugins import unknown
@@ -25,7 +26,7 @@ from harness.source import SPLITS, find
 Kind = Literal["memory", "ffcv", "torch"]
 
 # What a random stream is for; the other numbers of its seed are the user's.
-ORDER, AUGMENT, CUT = 0, 1, 2
+ORDER, CUT = 0, 2  # augmentation has 1
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Reader(Protocol):
     """Reads the samples at given indices of one split, in that order."""
 
     def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield uint8 images (B, C, H, W), valid until the next batch, and int64 labels (B,)."""
+        """Yield uint8 samples (B, C, H, W) or (B, F, C, H, W), valid until the next batch, and int64 labels (B,)."""
 
     def close(self) -> None:
         """Let go of files and threads."""
@@ -67,16 +68,13 @@ class Data:
         self._readers = readers
         self._device = device
         self._augment = augment
-        # (x / 255 - mean) / std, in one multiplication and one addition.
-        mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (self.info.mean, self.info.std))
-        self._scale = (1 / (255 * std)).to(device, torch.float32)  # C 1 1
-        self._shift = (-mean / std).to(device, torch.float32)
+        self._scale, self._shift = (each.to(device, torch.float32) for each in affine(self.info))
 
     def batches(
         self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
         augmented: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-        """Yield x, float32 (B, C, H, W) normalised, and y, int64 (B,), on the device.
+        """Yield x, float32 (B, C, H, W) normalised, or (F, B, C, H, W) counts, and y, int64 (B,), on the device.
 
         `batch_size` is that of all `world` workers together. 'train' is shuffled by seed and epoch, augmented, shared
         equally, and drops the last batch unless it is full; `augmented=False` leaves its images as they are.
@@ -92,25 +90,33 @@ class Data:
             raise ValueError(f"rank {rank} of {world} workers")
         if batch_size < 1:
             raise ValueError(f"a batch of {batch_size} samples")
+        if not len(indices):
+            return iter(())
         if part != "train":
             return self._stream(split, indices[rank::world], -(-batch_size // world), None)
         if batch_size % world:
             raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} workers")
-        order, moves = training_order(len(indices), batch_size, seed=seed, epoch=epoch), None
-        if augmented and (self._augment.crop_padding or self._augment.flip):
-            moves = torch.from_numpy(_moves(len(order), self._augment, seed, epoch)[rank::world]).to(self._device)
+        order = training_order(len(indices), batch_size, seed=seed, epoch=epoch)
+        chosen = self._augment if augmented else Augment()
+        drawn = augmentation.draw(len(order), chosen, self.info.shape, seed, epoch)
+        moves = None if drawn is None else torch.from_numpy(drawn[rank::world]).to(self._device)
         return self._stream(split, indices[order[rank::world]], batch_size // world, moves)
 
     def _stream(
-        self, split: str, indices: np.ndarray, batch_size: int, moves: Tensor | None
+        self, split: str, indices: np.ndarray, batch_size: int, drawn: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        done = 0
+        done, augment = 0, self._augment
         for images, labels in self._readers[split].read(indices, batch_size):
             x, y = images.to(self._device), labels.to(self._device)
-            if moves is not None:
-                x = shift_and_flip(x, moves[done : done + len(x)], self._augment.crop_padding)
+            moves = None if drawn is None else augmentation.moves(drawn[done : done + len(x)])
             done += len(x)
-            yield x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift), y
+            if moves and (augment.crop_padding or augment.flip or augment.roll):
+                x = augmentation.move(x.flatten(1, -3), moves, augment.crop_padding).view_as(x)
+            if self.info.temporal:
+                x = x.transpose(0, 1)  # F B C H W
+            x = x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
+            # After normalising, because what is cut out becomes the mean.
+            yield augmentation.cut_out(x, moves, augment.cutout) if moves and augment.cutout else x, y
 
     def close(self) -> None:
         for reader in self._readers.values():
@@ -126,6 +132,7 @@ def open_data(
     loader: Literal["auto", "memory", "ffcv", "torch"] = "auto",
     device: str | torch.device = "cpu",
     augment: Augment | None = None,
+    normalize: Normalize | None = None,
 ) -> Data:
     """Open a dataset, preparing it first where that has not been done.
 
@@ -141,6 +148,8 @@ def open_data(
     source = find(name, options)
     kind = _choose(loader, name, source.info)
     prepared = prepare_source(source, beton=kind == "ffcv")
+    if normalize:
+        prepared = replace(prepared, info=replace(prepared.info, mean=normalize.mean, std=normalize.std))
     device = torch.device(device)
     match kind:
         case "memory":
@@ -187,6 +196,17 @@ def _choose(loader: Literal["auto", "memory", "ffcv", "torch"], name: str, info:
     return loader
 
 
+def affine(info: DatasetInfo) -> tuple[Tensor, Tensor]:
+    """What a stored value is multiplied by and what is then added, for each channel: float64, (C, 1, 1) or ().
+
+    Images: (x / 255 - mean) / std. Counts of events: as they are.
+    """
+    if info.temporal:
+        return torch.tensor(info.unit, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (info.mean, info.std))
+    return 1 / (255 * std), -mean / std
+
+
 def cut(num_samples: int, validation: float, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training and of the validation samples, each ascending."""
     shuffled = np.random.default_rng([split_seed, 0, CUT]).permutation(num_samples)
@@ -203,30 +223,6 @@ def training_order(num_samples: int, batch_size: int, *, seed: int, epoch: int) 
         raise ValueError(f"the training part has {num_samples} samples, less than one batch of {batch_size}")
     shuffled = np.random.default_rng([seed, epoch, ORDER]).permutation(num_samples)
     return shuffled[: num_samples // batch_size * batch_size]
-
-
-def _moves(num_samples: int, augment: Augment, seed: int, epoch: int) -> np.ndarray:
-    """For each sample of an epoch: rows and columns to crop off the padded image, and 1 to flip it; (N, 3)."""
-    random = np.random.default_rng([seed, epoch, AUGMENT])
-    offsets = random.integers(0, 2 * augment.crop_padding + 1, (num_samples, 2))
-    flips = random.integers(0, 2, (num_samples, 1)) if augment.flip else np.zeros((num_samples, 1), dtype=np.int64)
-    return np.concatenate([offsets, flips], axis=1)
-
-
-def shift_and_flip(x: Tensor, moves: Tensor, padding: int) -> Tensor:
-    """Crop each image (B, C, H, W) out of itself padded by zeros, and mirror some left and right.
-
-    `moves` (B, 3): first row, first column, and whether to flip.
-    """
-    *_, height, width = x.shape
-    top, left, flip = moves[:, :, None].unbind(1)  # B 1
-    rows = top + torch.arange(height, device=x.device)  # B H
-    columns = torch.arange(width, device=x.device)
-    columns = left + torch.where(flip > 0, width - 1 - columns, columns)  # B W
-    padded = pad(x, (padding,) * 4)
-    pixels = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]  # B H W
-    pixels = pixels.flatten(1)[:, None].expand(-1, x.shape[1], -1)  # B C HW
-    return padded.flatten(2).gather(2, pixels).view_as(x)
 
 
 class _Memory:
@@ -250,7 +246,7 @@ class _Streamed:
     """A split streamed by FFCV; opened when first read, because that compiles code."""
 
     def __init__(self, prepared: Prepared, split: str):
-        self._file, self._shape = prepared.folder / beton_file(split), prepared.info.shape
+        self._file, self._shape = prepared.folder / beton_file(split), prepared.info.sample_shape
         self._reader: ffcv_compat.Reader | None = None
 
     def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -37,7 +37,7 @@ class Feed(Protocol):
         self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
         augmented: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-        """This worker's share of one pass: x of shape (B, C, H, W), or (T, B, C, H, W) for events, and y (B,)."""
+        """This worker's share of one pass: x of shape (B, C, H, W), or frames (F, B, C, H, W), and y (B,)."""
 
 
 class Diverged(Exception):
@@ -127,8 +127,8 @@ class Training:
             epoch=epoch,
             train_loss=shown.mean_loss,
             train_accuracy=shown.accuracies[0],
-            validation_loss=validation.mean_loss,
-            validation_accuracy=validation.accuracies[-1],
+            validation_loss=validation.mean_loss if validation.samples else None,
+            validation_accuracy=_last_accuracy(validation),
             test_accuracy=test.accuracies[-1] if test else None,
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=trained - started,
@@ -190,7 +190,7 @@ class Training:
         value = float(epoch or 0) if judged is None else judged.accuracies[-1]
         if self.best is None or value > self.best["value"]:
             weights = {key: tensor.detach().cpu().clone() for key, tensor in self.net.state_dict().items()}
-            accuracy = validation.accuracies[-1]
+            accuracy = _last_accuracy(validation)
             self.best = {"epoch": epoch, "value": value, "validation_accuracy": accuracy, "weights": weights}
 
     def use_selected(self) -> None:
@@ -240,8 +240,14 @@ def evaluate(
 
 
 def in_time(x: Tensor, task: Task) -> Tensor:
-    """Input of shape (T, B, C, H, W); a still image is a view that repeats it T times without a copy."""
-    return x if task.temporal else x.unsqueeze(0).expand(task.time_steps, *x.shape)
+    """Input of shape (T, B, C, H, W); a still image is a view that repeats it T times without a copy.
+
+    Of F frames of events, each F / T neighbours are added up.
+    """
+    if not task.temporal:
+        return x.unsqueeze(0).expand(task.time_steps, *x.shape)
+    assert len(x) % task.time_steps == 0, "the plan refuses other numbers of time steps"
+    return x if len(x) == task.time_steps else x.unflatten(0, (task.time_steps, -1)).sum(1)
 
 
 def precision(recipe: Train, device: torch.device) -> AbstractContextManager:
@@ -265,6 +271,11 @@ def seed_everything(*parts: int) -> None:
     random.seed(int(seeds[0]))
     np.random.seed(int(seeds[0]))
     torch.manual_seed(int(seeds[1]))
+
+
+def _last_accuracy(tally: Tally) -> float | None:
+    """Accuracy after all time steps; None of no samples."""
+    return tally.accuracies[-1] if tally.samples else None
 
 
 def _take_over(net: nn.Module, weights: Mapping[str, Tensor], batches: Iterator[Tensor], config: MethodConfig) -> None:

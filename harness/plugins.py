@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,7 @@ def _files(kind: str) -> list[str]:
     return [file.stem for folder in folders for file in folder.glob("*.py") if not file.stem.startswith("_")]
 
 
+@cache  # reading what is installed is slow, and a plan asks for every trial
 def _outside(kind: str) -> dict:
     return {point.name: point for point in entry_points(group=f"harness.{kind}")}
 

@@ -45,7 +45,7 @@ class Manifest(BaseModel):
     dataset: str
     options: dict[str, Any]
     title: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     sizes: dict[str, int]
     fingerprint: str
     """Hash of the decoded pixels and labels in order; the same whichever files exist."""
@@ -72,7 +72,7 @@ def info(name: str, options: Mapping[str, Any] | None = None) -> DatasetInfo:
 
 def decoded_bytes(info: DatasetInfo) -> int:
     """What all samples take as uint8."""
-    return sum(info.sizes.values()) * prod(info.shape)
+    return sum(info.sizes.values()) * prod(info.sample_shape)
 
 
 def memory_limit_bytes() -> int:
@@ -109,7 +109,7 @@ def prepare_source(source: Source, *, beton: bool | None = None, progress: Progr
     """As `prepare`, for a dataset that has been found."""
     info = source.info
     wanted = _wanted(info, beton)
-    folder = cache() / "prepared" / f"{source.name}-{_key(source)}"
+    folder = _folder(source)
     found = _read(folder)
     if found is None or not wanted <= found.files.keys():
         with _lock(folder):
@@ -133,6 +133,15 @@ def verify(prepared: Prepared) -> list[str]:
     return problems
 
 
+def is_prepared(source: Source) -> bool:
+    """Whether the dataset can be loaded at once, from whichever of its files."""
+    return _read(_folder(source)) is not None
+
+
+def _folder(source: Source) -> Path:
+    return cache() / "prepared" / f"{source.name}-{_key(source)}"
+
+
 def _wanted(info: DatasetInfo, beton: bool | None) -> set[str]:
     wanted: set[str] = set()
     if fits_memory(info):
@@ -150,12 +159,12 @@ def _key(source: Source) -> str:
     content = {
         "format": FORMAT,
         "options": source.options,
-        "shape": info.shape,
+        "shape": info.sample_shape,
         "classes": info.classes,
         "temporal": info.temporal,
         "sizes": dict(info.sizes),
         "checksums": dict(info.checksums),
-    }
+    } | ({"unit": info.unit} if info.temporal else {})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -212,7 +221,7 @@ def _complete(
             dataset=source.name,
             options=source.options,
             title=info.title,
-            shape=info.shape,
+            shape=info.sample_shape,
             sizes=dict(info.sizes),
             fingerprint=fingerprint,
             files=dict(kept) | {file.name: _describe(file) for file in sorted(partial.iterdir())},

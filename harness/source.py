@@ -39,6 +39,14 @@ class Source:
             return self.module.INFO
         return self._first_root(lambda root: self.module.info(root, self.config))
 
+    def is_here(self) -> bool:
+        """Whether the raw files are on this machine."""
+        try:
+            self._first_root(self._open)
+        except FileNotFoundError:
+            return False
+        return True
+
     def samples(self) -> dict[str, Sequence[Sample]]:
         """The samples of each split, from HARNESS_DATA or else from the cache, downloaded if need be.
 

@@ -144,7 +144,9 @@ def _tune(
         param_space=parameters,
         tune_config=tune.TuneConfig(
             num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
-            max_concurrent_trials=places, metric="validation_accuracy", mode="max",
+            max_concurrent_trials=places,
+            # Named only where trials are compared: without held-out samples there is no such figure.
+            **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
         ),
         run_config=tune.RunConfig(
             name=name, storage_path=str(experiment.folder / "ray"), verbose=0,

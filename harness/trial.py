@@ -16,7 +16,7 @@ from harness.config import Block, Evaluation
 from harness.contract import Method
 from harness.loop import Diverged, Setup, Training, evaluate, precision
 from harness.metrics import Tally
-from harness.plan import Trial
+from harness.plan import Trial, unfit
 from harness.record import Outcome, Record
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def _open(trial: Trial, run: Run, device: torch.device) -> loader.Data:
     block = trial.dataset
     return loader.open_data(
         block.name, block.options, validation=block.validation, split_seed=block.split_seed, loader=run.loader,
-        device=device, augment=loader.Augment(**block.augment.model_dump()),
+        device=device, augment=block.augment, normalize=block.normalize,
     )  # fmt: skip
 
 
@@ -234,12 +234,14 @@ def reevaluate(result: Record, folder: Path, time_steps: int) -> Tally:
     if not file.exists():
         raise FileNotFoundError(f"{file}: no weights; they are kept on the machine that trained them")
     trial = trial.model_copy(update={"time_steps": time_steps})
-    data = _open(trial, settings, torch.device("cpu"))
     method: Method = plugins.load("methods", trial.method)  # type: ignore[assignment]
-    config, task = trial.config(), trial.task(data.info)
-    net = method.build(config, task)
-    net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    data = _open(trial, settings, torch.device("cpu"))
     try:
+        if reason := unfit(data.info, time_steps):
+            raise ValueError(reason)
+        config, task = trial.config(), trial.task(data.info)
+        net = method.build(config, task)
+        net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         return evaluate(
             net, method, config, task, data, "test",
             batch_size=settings.evaluation.batch_size, limit_batches=trial.train.limit_batches,

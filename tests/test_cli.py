@@ -205,7 +205,32 @@ def test_smoke_runs_one_epoch_of_few_batches_elsewhere(harness, file, tmp_path):
     assert not err
     (result,) = record.read_all([tmp_path / "results" / "smoke"])
     assert len(result.history) == 1
-    assert result.trial["train"]["limit_batches"] == 3
+    assert result.trial["train"]["limit_batches"] == 2
+
+
+def test_smoke_without_the_data_uses_noise_in_its_shape_and_says_so(harness, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    given = ("--set", "dataset=nmnist", "--set", "time_steps=[20,40]", "--method", "bptt")
+    code, _, err = harness("train", file, "--smoke", *given)
+    assert code == 0, err
+    assert "N-MNIST is not here: noise in its shape is used, and accuracies mean nothing\n" in err
+    (result,) = record.read_all([tmp_path / "results" / "smoke"])
+    assert result.data["title"] == "noise in the shape of N-MNIST"
+    assert (result.trial["dataset"]["shape"], result.trial["dataset"]["frames"]) == ([2, 34, 34], 30)
+    assert result.trial["time_steps"] == 3  # the most up to 4 that divide 30 frames
+    assert harness("train", file, *given)[0] == 2
+
+
+def test_training_on_everything_chooses_by_the_test_split_when_told_to(harness, file, tmp_path):
+    given = ("--set", "dataset.validation=0", "--set", "evaluation.selection=best_test", "--method", "bptt")
+    code, _, err = harness("train", file, *given)
+    assert code == 0, err
+    assert ", test " in err
+    assert "validation" not in err
+    (result,) = record.read_all([tmp_path / "results"])
+    assert result.validation_accuracy is None
+    assert result.data["sizes"] == {"train": 1437, "validation": 0, "test": 360}
 
 
 def test_wrong_time_steps_are_refused(harness, file):

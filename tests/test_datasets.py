@@ -5,6 +5,7 @@ import importlib
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from harness import plugins, torchvision_cpu
 from harness.contract import Dataset
+from harness.formats import folders
 from harness.source import SPLITS, Source, find
 from tests import fake_data
 
@@ -22,16 +24,32 @@ REAL = Path(os.environ.get("HARNESS_DATA", "nowhere")).absolute()
 
 
 @pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
+def own_cache(tmp_path, monkeypatch):
     """An empty cache, so that nothing of the user's is read or written."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
 
 
+FAKES = {
+    "mnist": partial(fake_data.mnist, zipped=False),
+    "fashion_mnist": partial(fake_data.mnist, zipped=True),
+    "cifar10": fake_data.cifar,
+    "cifar100": fake_data.cifar,
+    "imagenet": fake_data.imagenet,
+    "nmnist": fake_data.nmnist,
+    "cifar10_dvs": fake_data.cifar10_dvs,
+}
+
+
 @pytest.fixture(params=NAMES)
 def source(request, tmp_path, monkeypatch) -> Source:
-    """Each dataset: on generated files where it takes a folder, else on the real ones if they are here."""
-    options = {"path": str(fake_data.image_folder(tmp_path / "images")), "size": 8}
-    found = find(request.param, options if request.param == "image_folder" else None)
+    """Each dataset on small generated files in its official format; one from another package on what is here."""
+    name, options = request.param, None
+    if name == "image_folder":
+        options = {"path": str(fake_data.image_folder(tmp_path / "images")), "size": 8}
+    if name in FAKES:
+        FAKES[name](tmp_path / "data", plugins.load("datasets", name), monkeypatch)
+        monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    found = find(name, options)
     monkeypatch.setattr(found.module, "download", None, raising=False)
     monkeypatch.delattr(found.module, "download")
     try:
@@ -48,7 +66,8 @@ def test_facts_are_complete(source):
     assert all((info.title, info.source, info.licence, info.citation))
     assert info.classes > 1
     assert min(height, width) > 0
-    assert len(info.mean) == len(info.std) == channels
+    assert len(info.mean) == len(info.std) == (0 if info.temporal else channels)
+    assert (info.frames == 1 and info.unit == 1) or info.temporal
     assert all(0 < mean < 1 and 0 < std < 1 for mean, std in zip(info.mean, info.std, strict=True))
     assert set(info.sizes) == set(SPLITS)
     assert all(re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", given) for given in info.checksums.values())
@@ -59,7 +78,7 @@ def test_samples_are_what_the_facts_say(source):
         assert len(samples) == source.info.sizes[split]
         for index in {0, 1, len(samples) // 2, len(samples) - 1}:
             image, label = samples[index]
-            assert (image.dtype, image.shape) == (np.uint8, source.info.shape)
+            assert (image.dtype, image.shape) == (np.uint8, source.info.sample_shape)
             assert isinstance(label, int)
             assert 0 <= label < source.info.classes
 
@@ -81,7 +100,7 @@ def test_file_is_short_and_needs_little(name):
     assert len(content.splitlines()) < 100
     imports = [node for node in ast.walk(ast.parse(content)) if isinstance(node, ast.ImportFrom)]
     ours = {f"{node.module}.{alias.name}" for node in imports for alias in node.names if "harness" in str(node.module)}
-    assert all(re.match(r"harness\.(contract\.|torchvision_cpu)", each) for each in ours)
+    assert all(re.match(r"harness\.(contract|formats|torchvision_cpu)\b", each) for each in ours)
 
 
 def test_digits_are_those_of_scikit_learn():
@@ -175,12 +194,12 @@ def test_folder_turns_any_image_into_rgb(folder, mode):
 
 @pytest.mark.parametrize(("width", "height"), [(20, 10), (10, 23), (8, 8), (500, 375)])
 def test_folder_resizes_and_cuts_as_torchvision_does(width, height):
-    module = plugins.load("datasets", "image_folder")
     v2 = torchvision_cpu.load("torchvision.transforms")
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    expected = v2.CenterCrop(8)(v2.Resize(8)(image))
-    assert np.array_equal(np.asarray(module.fit(image, 8)), np.asarray(expected))
+    for size, shorter_side in ((8, 8), (6, 8)):
+        expected = v2.CenterCrop(size)(v2.Resize(shorter_side)(image))
+        assert np.array_equal(np.asarray(folders.fit(image, size, shorter_side)), np.asarray(expected))
 
 
 def test_folder_reads_an_image_only_when_asked_for(folder):

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import ffcv_compat, loader
-from harness.loader import Augment, Data, open_data
+from harness import augment, ffcv_compat, loader
+from harness.config import Augment
+from harness.loader import Data, open_data
 from harness.prepare import prepare
 from tests import fake_data
 
@@ -137,22 +138,25 @@ def test_batches_are_normalised():
 
 
 @pytest.mark.parametrize(("padding", "channels"), [(0, 1), (1, 3), (4, 3)])
-def test_shift_and_flip_is_what_is_done_image_by_image(padding, channels):
+def test_move_is_what_is_done_image_by_image(padding, channels):
     random = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (20, channels, 6, 9), dtype=torch.uint8, generator=random)
-    moves = torch.randint(0, 2 * padding + 1, (20, 3), generator=random)
-    moves[:, 2] %= 2
-    for image, (top, left, flip), got in zip(x, moves.tolist(), loader.shift_and_flip(x, moves, padding), strict=True):
+    drawn = torch.randint(0, 2 * padding + 1, (20, 7), generator=random)
+    drawn[:, 2] %= 2
+    drawn[:, 3:5] -= padding
+    moved = augment.move(x, augment.moves(drawn), padding)
+    for image, (top, left, flip, down, right, *_), got in zip(x, drawn.tolist(), moved, strict=True):
         large = torch.zeros(channels, 6 + 2 * padding, 9 + 2 * padding, dtype=torch.uint8)
         large[:, padding : padding + 6, padding : padding + 9] = image
         expected = large[:, top : top + 6, left : left + 9]
-        assert torch.equal(got, expected.flip(-1) if flip else expected)
+        expected = expected.flip(-1) if flip else expected
+        assert torch.equal(got, expected.roll((down, right), (-2, -1)))
 
 
 def test_augmentation_uses_every_shift_and_both_sides():
-    moves = loader._moves(5000, BOTH, seed=0, epoch=0)
-    counts = [np.bincount(column) for column in moves.T]
-    assert [len(count) for count in counts] == [5, 5, 2]
+    drawn = augment.draw(5000, Augment(crop_padding=2, flip=True, roll=1, cutout=3), (1, 8, 6), seed=0, epoch=0)
+    counts = [np.bincount(column) for column in (drawn + np.array([0, 0, 0, 1, 1, 0, 0])).T]
+    assert [len(count) for count in counts] == [5, 5, 2, 3, 3, 8, 6]
     assert all(count.min() > 0.9 * count.mean() for count in counts)
 
 

@@ -1,6 +1,8 @@
 """The plan is pure, so these tests use the real plug-ins and no training."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from harness import plan
 from harness.config import Experiment
 from harness.contract import DatasetInfo
 from harness.experiment_file import ConfigError
+from tests.tiny import unhurried
 
 INFO = DatasetInfo(
     title="Toy", shape=(1, 8, 8), classes=10, temporal=False, sizes={"train": 100, "test": 50},
@@ -51,6 +54,23 @@ def test_trial_id_ignores_key_order_label_and_loader():
     assert trial.model_copy(update={"label": "other"}).id == trial.id
     fed = trial.dataset.model_copy(update={"loader": "torch"})
     assert trial.model_copy(update={"dataset": fed}).id == trial.id
+
+
+@pytest.mark.parametrize("file", sorted(Path("results/mnist").glob("????????????.json")), ids=lambda file: file.stem)
+def test_trials_of_old_records_keep_their_ids_and_content(file):
+    recorded = json.loads(file.read_text())["trial"]
+    content = plan.Trial.model_validate(recorded).model_dump(mode="json")
+    assert content["dataset"] == recorded["dataset"]
+    assert plan.Trial.model_validate(recorded).id == file.stem
+
+
+def test_keys_that_came_later_count_when_they_are_set():
+    trial = expand()[-1]
+    changed = trial.model_dump()
+    changed["dataset"]["augment"]["cutout"] = 4
+    changed = plan.Trial.model_validate(changed)
+    assert changed.id != trial.id
+    assert changed.model_dump()["dataset"]["augment"] == {"crop_padding": 0, "flip": False, "cutout": 4}
 
 
 def test_trial_id_depends_on_everything_else():
@@ -118,6 +138,7 @@ def test_searched_key_that_nobody_has_is_refused():
     assert "did you mean 'settings.v_threshold'" in refusal(sweep={"search": "random", "trials": 2, "space": space})
 
 
+@unhurried
 @given(low=st.floats(1e-6, 1.0), factor=st.floats(1.01, 1e6), log=st.booleans(), seed=st.integers(0, 99))
 def test_drawn_values_stay_in_range(low, factor, log, seed):
     space = {"train.lr": {"low": low, "high": low * factor, "log": log}}

@@ -1,0 +1,43 @@
+"""CIFAR-10: 60,000 colour photographs of 32x32 pixels in ten classes, read from the official batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import torchvision_cpu
+from harness.contract import DatasetInfo, Sample
+from harness.formats import cifar
+
+FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+INFO = DatasetInfo(
+    title="CIFAR-10",
+    shape=cifar.SHAPE,
+    classes=10,
+    temporal=False,
+    sizes={"train": 50_000, "test": 10_000},
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    licence="not stated",
+    citation="Krizhevsky, Learning multiple layers of features from tiny images, technical report, "
+    "University of Toronto, 2009",
+    checksums={
+        "data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "md5:634d18415352ddfa80567beed471001a",
+        "data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
+        "test_batch": "md5:40351d587109b95175f43aff81a1287e",
+    },
+)
+
+
+def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
+    """Return the samples of 'train' or 'test' from `root/cifar-10-batches-py`."""
+    files = [root / "cifar-10-batches-py" / name for name in FILES[split]]
+    return cifar.Images(files, "labels", INFO.checksums)
+
+
+def download(root: Path) -> None:
+    """Fetch the official archive and unpack it into `root/cifar-10-batches-py`; torchvision checks it."""
+    torchvision_cpu.load("torchvision.datasets").CIFAR10(root, download=True)

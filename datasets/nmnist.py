@@ -1,0 +1,75 @@
+"""N-MNIST: MNIST seen by a neuromorphic camera that makes three saccades; events of 34x34 pixels in two polarities.
+
+As in IDE-FSNN (arXiv:2109.14247): the camera's known drift is taken out and time is cut into windows of 3 ms, in which
+a pixel has spiked or not; 30 of them cover the first saccade. Departures: images are not transposed, and the last
+window is not left empty.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.contract import DatasetInfo, Sample
+from harness.formats import events
+from harness.formats.lazy import Lazy
+
+SIZE = 34
+INFO = DatasetInfo(
+    title="N-MNIST",
+    shape=(2, SIZE, SIZE),
+    classes=10,
+    temporal=True,
+    sizes={"train": 60_000, "test": 10_000},
+    mean=(),
+    std=(),
+    source="https://www.garrickorchard.com/datasets/n-mnist",
+    licence="CC BY-SA 4.0",
+    citation="Orchard, Jayawant, Cohen and Thakor, Converting static image datasets to spiking neuromorphic datasets "
+    "using saccades, Frontiers in Neuroscience 9, 2015",
+    checksums={  # of the archives, checked when they are downloaded
+        "train.zip": "md5:20959b8e626244a1b502305a9e6e2031",
+        "test.zip": "md5:69ca8762b2fe404d9b9bad1103e97832",
+    },
+)
+
+
+class Config(BaseModel):
+    """How events become frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: int = Field(30, ge=1, description="Stored frames F; T has to divide it.")
+    window_us: int = Field(3000, ge=1, description="Microseconds of a frame; what comes after the last is dropped.")
+    binary: bool = Field(True, description="Store whether a pixel has spiked, not how often.")
+    stabilize: bool = Field(True, description="Take the camera's saccades out.")
+
+
+def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
+    """Return the samples of 'train' or 'test' from `root/NMNIST/Train/<digit>/*.bin` and `root/NMNIST/Test/…`."""
+    folder = root / "NMNIST" / split.capitalize()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no {folder.name}/<digit>/*.bin in {folder.parent}")
+    return Lazy(sorted(folder.glob("[0-9]/*.bin")), partial(_frames, config))
+
+
+def info(root: Path, config: Config) -> DatasetInfo:
+    """The facts, with the number of frames."""
+    return replace(INFO, frames=config.frames)
+
+
+def download(root: Path) -> None:
+    """Fetch the official archives and unpack them into `root/NMNIST`; tonic checks them."""
+    for train in (True, False):
+        events.need("tonic").datasets.NMNIST(root, train=train)
+
+
+def _frames(config: Config, file: Path) -> Sample:
+    tonic = events.need("tonic")
+    found = tonic.io.read_mnist_file(str(file), dtype=tonic.datasets.NMNIST.dtype)
+    if config.stabilize:
+        found = tonic.datasets.nmnist.stabilize(found)
+    frames = events.by_time(found, config.frames, config.window_us, SIZE, binary=config.binary)
+    return frames, int(file.parent.name)

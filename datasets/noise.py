@@ -1,0 +1,59 @@
+"""Noise: random images, or random counts of events, of any shape: for trying things out and for measuring speed.
+
+Classes are as random as the pixels, so nothing can be learnt from it but by heart.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.contract import DatasetInfo, Sample
+from harness.formats.lazy import Lazy
+
+INFO = DatasetInfo(  # `info` fills in what the options say
+    "noise", (3, 32, 32), 10, False, {"train": 512, "test": 128}, (0.5,) * 3, (0.2898,) * 3,
+    source="drawn here", licence="none needed", citation="none",
+)  # fmt: skip
+EVENTS_PER_PIXEL = 0.2
+
+
+class Config(BaseModel):
+    """What the noise looks like."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: tuple[int, int, int] = Field(INFO.shape, description="Channels, height and width.")
+    classes: int = Field(INFO.classes, ge=2, description="Number of classes.")
+    frames: int | None = Field(None, ge=1, description="Frames of a temporal sample; without it, still images.")
+    train: int = Field(INFO.sizes["train"], ge=1, description="Number of training samples.")
+    test: int = Field(INFO.sizes["test"], ge=1, description="Number of test samples.")
+    seed: int = Field(0, ge=0, description="Another seed, other noise.")
+    title: str = Field(INFO.title, description="The name that tables print.")
+
+
+def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
+    """Return the samples of 'train' or 'test'. `root` is not looked at."""
+    return Lazy(range(config.train if split == "train" else config.test), partial(_drawn, config, split))
+
+
+def info(root: Path, config: Config) -> DatasetInfo:
+    """The facts as the options say."""
+    channels, temporal = config.shape[0], config.frames is not None
+    return DatasetInfo(
+        title=config.title, shape=config.shape, classes=config.classes, temporal=temporal,
+        sizes={"train": config.train, "test": config.test}, frames=config.frames or 1,
+        mean=() if temporal else INFO.mean[:1] * channels, std=() if temporal else INFO.std[:1] * channels,
+        source=INFO.source, licence=INFO.licence, citation=INFO.citation,
+    )  # fmt: skip
+
+
+def _drawn(config: Config, split: str, index: int) -> Sample:
+    """A sample that is always the same."""
+    random = np.random.default_rng([config.seed, split == "test", index])
+    label = int(random.integers(config.classes))
+    if config.frames is None:
+        return random.integers(0, 256, config.shape, dtype=np.uint8), label
+    return random.poisson(EVENTS_PER_PIXEL, (config.frames, *config.shape)).astype(np.uint8), label

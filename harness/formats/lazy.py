@@ -1,0 +1,21 @@
+"""Samples that are read one by one, when they are asked for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from harness.contract import Sample
+
+Item = TypeVar("Item")
+
+
+class Lazy(Sequence[Sample], Generic[Item]):
+    """As many samples as `items` (files, numbers), each what `read` makes of one of them."""
+
+    def __init__(self, items: Sequence[Item], read: Callable[[Item], Sample]):
+        self.items, self._read = items, read
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read(self.items[index])

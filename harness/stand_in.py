@@ -1,0 +1,44 @@
+"""Noise in the shape of a dataset, for a trial run where the dataset itself is not there."""
+
+from harness import prepare
+from harness.config import DatasetBlock, Experiment
+from harness.contract import DatasetInfo
+from harness.source import find
+
+NOISE = "noise"
+"""The one dataset that the engine knows by name."""
+SAMPLES = {"train": 32, "test": 8}
+QUICK_BYTES = 256 << 20
+"""Decoded data of at most this size are prepared within a trial run."""
+
+
+def of(experiment: Experiment) -> tuple[Experiment, DatasetInfo, str | None]:
+    """The experiment on its own data or on noise, the facts of either, and the sentence why it is noise.
+
+    Raises ValueError for an unknown dataset or option, FileNotFoundError where not even the shape is known.
+    """
+    block = experiment.dataset
+    source = find(block.name, block.options)
+    if prepare.is_prepared(source):
+        return experiment, source.info, None
+    if not source.is_here():
+        reason = "is not here"
+    elif prepare.decoded_bytes(source.info) > QUICK_BYTES:
+        reason = f"is not prepared yet (`harness data prepare {block.name}`)"
+    else:
+        return experiment, source.info, None
+    noise = _noise(block, source.info)
+    sentence = f"{source.info.title} {reason}: noise in its shape is used, and accuracies mean nothing"
+    return experiment.model_copy(update={"dataset": noise}), prepare.info(noise.name, noise.options), sentence
+
+
+def _noise(block: DatasetBlock, info: DatasetInfo) -> DatasetBlock:
+    """The same block with noise for its dataset."""
+    kept = {key: value for key, value in block.model_dump().items() if key not in block.options}
+    options = {
+        "shape": info.shape,
+        "classes": info.classes,
+        "frames": info.frames if info.temporal else None,
+        "title": f"noise in the shape of {info.title}",
+    }
+    return DatasetBlock.model_validate(kept | {"name": NOISE} | SAMPLES | options)
