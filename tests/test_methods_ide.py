@@ -26,7 +26,7 @@ def network(width: int = 12, *, dropout: float = 0.0, seed: int = 0, **settings)
     """Config and a fully connected network in float64, with enough feedback to matter."""
     task = tiny.task(DENSE, width=width, dropout=dropout)
     _, config, net = tiny.build("ide", {"v_threshold": 1.0} | settings, task, seed=seed)
-    torch.nn.init.uniform_(net.body.norm.bias, 0, 0.5)
+    torch.nn.init.uniform_(net.body.stages[0].norm.bias, 0, 0.5)
     return config, net.double()
 
 
@@ -57,9 +57,11 @@ def simulated(currents: Tensor, weight: Tensor, theta: float, leak: float, mask:
 def feed_forward(net, frames: Tensor) -> Tensor:
     """F_x of frames (T, B, C, H, W) in evaluation."""
     body = net.body
-    current = F.linear(frames.flatten(2), body.inject.weight, body.inject.bias)
-    mean, variance = body.norm.running_mean, body.norm.running_var
-    return (current - mean) / (variance + body.norm.eps).sqrt() * body.norm.weight + body.norm.bias
+    current = F.linear(frames.flatten(2), body.stages[0].affine.weight, body.stages[0].affine.bias)
+    mean, variance = body.stages[0].norm.running_mean, body.stages[0].norm.running_var
+    return (current - mean) / (variance + body.stages[0].norm.eps).sqrt() * body.stages[0].norm.weight + body.stages[
+        0
+    ].norm.bias
 
 
 def restricted(net) -> Tensor:
@@ -163,7 +165,7 @@ def test_gradients_are_finite_differences_of_the_loss_at_the_fixed_point():
     def loss() -> float:
         return F.cross_entropy(readout(net, equilibrium(net, x, 2.0)), labels()).item()
 
-    for name in ("body.inject.weight", "body.feedback.weight", "body.norm.bias"):
+    for name in ("body.stages[0].affine.weight", "body.feedback.weight", "body.stages[0].norm.bias"):
         p = dict(net.named_parameters())[name]
         direction = found[name] / found[name].norm()
         p.data.add_(direction, alpha=1e-5)
@@ -204,12 +206,12 @@ def mean_current(net, x: Tensor, config) -> Tensor:
     leak, time_steps = config.leak or 1.0, len(x)
     weights = torch.tensor([leak ** (time_steps - 1 - t) for t in range(time_steps)], dtype=x.dtype)
     mean_frame = torch.tensordot(weights / weights.sum(), x.contiguous(), 1).flatten(1)
-    return F.linear(mean_frame, net.body.inject.weight, net.body.inject.bias)
+    return F.linear(mean_frame, net.body.stages[0].affine.weight, net.body.stages[0].affine.bias)
 
 
 def normalised(net, x: Tensor, config, current: Tensor | None = None) -> Tensor:
     """A current after batch norm with the statistics of the mean current, which it is unless given."""
-    norm, mean = net.body.norm, mean_current(net, x, config)
+    norm, mean = net.body.stages[0].norm, mean_current(net, x, config)
     centre, variance = (mean.mean(0), mean.var(0, correction=0)) if net.training else norm.buffers()
     normal = ((mean if current is None else current) - centre) / (variance + norm.eps).sqrt()
     return normal * norm.weight + norm.bias
@@ -227,7 +229,7 @@ def test_gradients_are_those_of_dense_linear_algebra(neuron, solver, dropout, in
     weight = drawn.weights[0].requires_grad_()
 
     with torch.no_grad():
-        frames = [F.linear(frame.flatten(1), body.inject.weight, body.inject.bias) for frame in x]
+        frames = [F.linear(frame.flatten(1), body.stages[0].affine.weight, body.stages[0].affine.bias) for frame in x]
         currents = torch.stack([normalised(net, x, config, frame) * drawn.input_mask for frame in frames])
         rates = simulated(currents, weight, config.v_threshold, leak, drawn.feedback_mask).rates[-1]
 
@@ -351,10 +353,10 @@ def test_evaluation_neither_drops_nor_moves_the_power_iteration():
 def test_running_statistics_move_once_a_batch(inputs):
     config, net = network(neuron="if")
     x = inputs(5, dtype=torch.float64)
-    current = F.linear(x.mean(0).flatten(1), net.body.inject.weight, net.body.inject.bias).detach()
+    current = F.linear(x.mean(0).flatten(1), net.body.stages[0].affine.weight, net.body.stages[0].affine.bias).detach()
     tiny.gradients(ide, config, net.train(), x, labels())
-    torch.testing.assert_close(net.body.norm.running_mean, 0.1 * current.mean(0))
-    torch.testing.assert_close(net.body.norm.running_var, 0.9 + 0.1 * current.var(0))
+    torch.testing.assert_close(net.body.stages[0].norm.running_mean, 0.1 * current.mean(0))
+    torch.testing.assert_close(net.body.stages[0].norm.running_var, 0.9 + 0.1 * current.var(0))
 
 
 def test_without_feedback_it_is_dsr_of_an_if_layer_that_fires_at_two():
@@ -364,10 +366,10 @@ def test_without_feedback_it_is_dsr_of_an_if_layer_that_fires_at_two():
     settings = {"neuron": "if", "alpha": 1.0, "v_threshold": 2.0, "readout": "linear"}
     dsr, its_config, its_net = tiny.build("dsr", settings, tiny.task("mlp", hidden=(12,)))
     pairs = {
-        "body.inject.weight": "body.1.weight", "body.norm.weight": "body.2.weight", "body.norm.bias": "body.2.bias",
+        "body.stages[0].affine.weight": "body.1.weight", "body.stages[0].norm.weight": "body.2.weight", "body.stages[0].norm.bias": "body.2.bias",
         "body.readout.weight": "body.5.weight", "body.readout.bias": "body.5.bias",
     }  # fmt: skip
-    net.body.norm.bias.data.add_(1)
+    net.body.stages[0].norm.bias.data.add_(1)
     ours, other = net.state_dict(), its_net.double().state_dict()
     for mine, its in pairs.items():
         other[its].copy_(ours[mine] / (2 if mine == "body.readout.weight" else 1))
@@ -378,7 +380,7 @@ def test_without_feedback_it_is_dsr_of_an_if_layer_that_fires_at_two():
     for mine, its in pairs.items():
         scale = 2 if mine == "body.readout.weight" else 1
         torch.testing.assert_close(scale * found[mine], expected[its], rtol=1e-9, atol=1e-10, msg=mine)
-    assert found["body.inject.weight"].abs().max() > 1e-3
+    assert found["body.stages[0].affine.weight"].abs().max() > 1e-3
 
 
 def test_defaults_are_those_of_the_released_code():
