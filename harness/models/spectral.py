@@ -77,8 +77,8 @@ class RestrictedWeight(nn.Module):
         super().__init__()
         self.measured, self.converged, self.moves_in_evaluation = measured, converged, moves_in_evaluation
         self.weight = nn.Parameter(weight)
-        self.register_buffer("left", _unit(torch.randn(1, *measured.outputs)))
-        self.register_buffer("right", _unit(torch.randn(1, *measured.inputs)))
+        self.register_buffer("left", _unit(weight.new_empty(1, *measured.outputs).normal_()))
+        self.register_buffer("right", _unit(weight.new_empty(1, *measured.inputs).normal_()))
         self._iterate(MOST_ITERATIONS if converged else 10)
         self.gain = nn.Parameter(self._sigma().detach())
 
