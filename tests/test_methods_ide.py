@@ -10,6 +10,7 @@ from harness.methods import ide
 from pydantic import ValidationError
 from torch import Tensor
 
+from harness import listing
 from harness.solvers import Solver
 from tests import tiny
 from tests.tiny import labels, moving, still
@@ -406,3 +407,9 @@ def test_report_says_how_the_solver_fared():
     }  # fmt: skip
     assert 1 <= output.extras["solver_iterations"] <= config.max_iterations
     assert all(math.isfinite(value) for value in output.extras.values())
+
+
+def test_settings_are_listed_with_what_they_allow():
+    allowed = {row["setting"]: row["allowed"] for row in listing.settings("ide")}
+    assert allowed["tolerance"] == "> 0 | auto"
+    assert allowed["solver"] == "gmres | anderson | broyden | neumann | released_iter"
