@@ -5,7 +5,7 @@ Every solver takes f and a first guess z0 of shape (B, ...) and returns the best
 copies of z and besides z, its residual and the best z so far:
 
     neumann    z <- f(z)                                                              nothing
-    anderson   z + r, corrected by the last m steps; inner products sample by sample  2 m + 2, m = 4
+    anderson   f(z), corrected by the last m steps; inner products sample by sample   2 m + 2, m = 4
     broyden    quasi-Newton; inner products sample by sample                          one an iteration, at most 16
     gmres      for affine f: the smallest residual that k calls can give              k + 1, at most 11
 
@@ -148,7 +148,8 @@ def _gmres(
         basis, columns = [residual / scale], list[Tensor]()
         mix, left = torch.zeros(0), torch.zeros(0)
         while norm > target and calls < max_iterations and len(columns) < memory:
-            new = basis[-1] - (f(torch.add(z, basis[-1], alpha=scale)) - image) / scale
+            new = f(torch.add(z, basis[-1], alpha=scale)) - image
+            new.div_(-scale).add_(basis[-1])
             calls += 1
             column = _orthogonalise(new, basis)
             if broken := not column.isfinite().all():
@@ -184,9 +185,10 @@ def _least_squares(columns: list[Tensor], scale: float) -> tuple[Tensor, Tensor]
 
 
 def _combined(weights: Tensor, basis: list[Tensor], start: Tensor) -> Tensor:
+    total = start.clone()
     for weight, direction in zip(weights.tolist(), basis, strict=False):
-        start = torch.add(start, direction, alpha=weight)
-    return start
+        total.add_(direction, alpha=weight)
+    return total
 
 
 def halved_iteration(f: Function, q: Tensor, *, iterations: int) -> tuple[Tensor, Info]:

@@ -3,6 +3,8 @@
 The firing rates a of a feedback network's last layer approach a fixed point a = f(a) (`models/equilibrium.py`).
 `simulate` finds it without a gradient, T steps; `represent` applies f once, with autograd; backward solves
 v = J^T v + dL/da, J = df/da at the simulated a, and sends v into f. Memory does not grow with T.
+GMRES needs as few calls of J^T as Broyden's or Anderson's method and the least memory of them; the Neumann series
+diverges once training lets F_1, F_2, ... grow, since only the feedback is restricted (`benchmarks/ide_solvers.py`).
 Departures from the released code, whose defects have options: J of deep networks is taken at a, not at f(a); running
 statistics move once a batch; Broyden's first step has the right sign.
 """
@@ -38,8 +40,8 @@ class Config(MethodConfig):
         None, "share of the potential left after a step; None: 0.95 (lif); the paper has 0.99 on CIFAR", gt=0, lt=1,
         source=SOURCE, search=Search(0.9, 0.999),
     )  # fmt: skip
-    solver: Literal["neumann", "anderson", "broyden", "gmres", "released_iter"] = setting(
-        "anderson", "of v = J^T v + q in backward; released_iter ends at (2 I - J^T)^-1 q instead (N-MNIST's code)"
+    solver: Literal["gmres", "anderson", "broyden", "neumann", "released_iter"] = setting(
+        "gmres", "of v = J^T v + q in backward; released_iter ends at (2 I - J^T)^-1 q instead (N-MNIST's code)"
     )
     tolerance: Annotated[float, Field(gt=0)] | Literal["auto"] = setting(
         "auto", "relative residual at which the solver stops; auto: a tenth of ||a - f(a)|| / ||a||, at most 0.1"
@@ -124,6 +126,8 @@ class Network(nn.Module):
 def skip(config: Config, task: Task) -> str | None:
     if not catalog.has_feedback(task):
         return f"ide trains networks with feedback; {task.network} has none"
+    if config.norm_statistics == "batch" and len(catalog.config(task).widths) == 1:
+        return f"ide: norm_statistics: batch is about norms between layers; {task.network} has one layer"
     if config.event_input == "released" and not task.temporal:
         return f"ide: event_input: released is about event data; {task.network} gets still images here"
     return None

@@ -97,8 +97,10 @@ def test_settings_without_effect_are_refused(settings, complaint):
         ide.Config(**settings)
 
 
-def test_released_events_on_still_images_are_refused_in_a_sentence():
+def test_settings_without_effect_on_a_task_are_refused_in_a_sentence():
     config = ide.Config(event_input="released")
-    task = Task((2, 34, 34), 10, 30, True, "64C5s (F64C5)")
-    assert ide.skip(config, task) is None
+    events = Task((2, 34, 34), 10, 30, True, "64C5s (F64C5)")
+    assert ide.skip(config, events) is None
     assert "event data" in ide.skip(config, Task((1, 28, 28), 10, 30, False, "64C5s (F64C5)"))
+    assert "one layer" in ide.skip(ide.Config(norm_statistics="batch"), events)
+    assert ide.skip(ide.Config(norm_statistics="batch"), Task((3, 32, 32), 10, 30, False, "AlexNet-F")) is None

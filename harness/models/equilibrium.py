@@ -20,7 +20,7 @@ from harness.models.neurons import Dynamics, charge, fire
 NormStatistics = Literal["running", "batch"]
 """Which statistics batch norm between layers has in the simulation, in training."""
 SETTLING_ROUNDS = 5
-"""How often f is applied to find the statistics of a batch; feedback contracts by 3 or more a round."""
+"""How often f is applied to find the statistics of a batch."""
 
 
 @torch.no_grad()
