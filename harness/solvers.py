@@ -141,28 +141,30 @@ def _gmres(
     problem, which costs no call.
     """
     first = norm = residual.norm().item()
-    broken = False
-    while target < norm < float("inf") and calls < max_iterations and not broken:
+    while target < norm < float("inf") and calls < max_iterations:
         # f(z + scale d) - f(z) = scale J d; with a scale of the residual's size, rounding does not hide J d.
         image, scale = z + residual, norm
         basis, columns = [residual / scale], list[Tensor]()
         mix, left = torch.zeros(0), torch.zeros(0)
-        while norm > target and calls < max_iterations and len(columns) < memory:
+        ended = False
+        while not ended and len(columns) < memory:
             new = f(torch.add(z, basis[-1], alpha=scale)) - image
-            new.div_(-scale).add_(basis[-1])
             calls += 1
-            column = _orthogonalise(new, basis)
-            if broken := not column.isfinite().all():
+            column = _orthogonalise(new.div_(-scale).add_(basis[-1]), basis)
+            if not column.isfinite().all():
+                ended = True
                 break
             columns.append(column)
             mix, left = _least_squares(columns, scale)
             norm = left.norm().item()
-            if broken := column[-1].item() == 0:  # the solution lies in the space of the basis
-                break
-            basis.append(new.div_(column[-1].item()))
+            # With nothing new in the direction, the solution lies in the space of the basis.
+            ended = norm <= target or calls >= max_iterations or column[-1].item() == 0
+            if not ended:
+                basis.append(new.div_(column[-1].item()))
         z = _combined(mix, basis, z)
-        if not broken:
-            residual = _combined(left, basis, torch.zeros_like(z))
+        if ended:
+            break
+        residual = _combined(left, basis, torch.zeros_like(z))
     return z, Info(calls, norm / first if first else 0.0)
 
 
