@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -109,6 +109,8 @@ def _bound(bound: Any) -> str:
 def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is Annotated:
+        return ", ".join(_bound(bound) for about in get_args(annotation)[1:] for bound in about.metadata)
     if get_origin(annotation) in (Union, UnionType):
         return " | ".join(_type_name(part) for part in get_args(annotation))
     return "none" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))

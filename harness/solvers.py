@@ -1,8 +1,16 @@
 """Fixed points z = f(z): of a network's state, or of the linear equation v = J^T v + q of implicit differentiation.
 
-Every solver takes f and a first guess z0 of shape (B, ...) and returns the best z it met with an `Info`. Inner products
-are taken sample by sample, so that samples do not slow each other down; the residual ||f(z) - z|| is over the batch,
-relative to that of the first guess. One iteration is one call of f.
+Every solver takes f and a first guess z0 of shape (B, ...) and returns the best z it met with an `Info`. The residual
+||f(z) - z|| is over the batch, relative to that of the first guess. One iteration is one call of f. What each keeps, in
+copies of z and besides z, its residual and the best z so far:
+
+    neumann    z <- f(z)                                                              nothing
+    anderson   f(z), corrected by the last m steps; inner products sample by sample   2 m + 2, m = 4
+    broyden    quasi-Newton; inner products sample by sample                          one an iteration, at most 16
+    gmres      for affine f: the smallest residual that k calls can give              k + 1, at most 11
+
+Sample by sample, samples do not slow each other down. GMRES works on the whole batch, since it relies on f being one
+linear map, and batch norm couples the samples of a batch.
 """
 
 from collections import deque
@@ -12,10 +20,11 @@ from itertools import pairwise
 from typing import Any, Literal, assert_never
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
-Solver = Literal["neumann", "anderson", "broyden"]
+Solver = Literal["neumann", "anderson", "broyden", "gmres"]
 
 
 @dataclass(frozen=True)
@@ -27,26 +36,31 @@ class Info:
 
 
 def solve(
-    solver: Solver, f: Function, z0: Tensor, *, tolerance: float, max_iterations: int
-) -> tuple[Tensor, Info]:  # fmt: skip
-    """A fixed point of f to a relative tolerance, or the best z within max_iterations calls of f."""
+    solver: Solver, f: Function, z0: Tensor, *, tolerance: float, max_iterations: int, residual: Tensor | None = None
+) -> tuple[Tensor, Info]:
+    """A fixed point of f to a relative tolerance, or the best z within max_iterations calls of f.
+
+    `residual` is f(z0) - z0, where it is known already; that saves a call. GMRES asks for an affine f.
+    """
+    calls = 0
+    if residual is None:
+        residual, calls = f(z0) - z0, 1
+    first = residual.norm().item()
+    if solver == "gmres":
+        return _gmres(f, z0, residual, calls, target=tolerance * first, max_iterations=max_iterations)
     propose = _proposer(solver)
-    z, best, first, lowest = z0, z0, 0.0, float("inf")
-    for iteration in range(1, max_iterations + 1):
-        residual = f(z) - z
+    z, best, norm, lowest = z0, z0, first, first
+    while lowest > tolerance * first and norm < float("inf") and calls < max_iterations:
+        z = propose(z, residual)
+        residual, calls = f(z) - z, calls + 1
         norm = residual.norm().item()
-        if iteration == 1:
-            first = norm
         if norm < lowest:
             best, lowest = z, norm
-        if lowest <= tolerance * first or not norm < float("inf"):
-            break
-        z = propose(z.flatten(1), residual.flatten(1)).view_as(z)
-    return best, Info(iteration, lowest / first if first else 0.0)
+    return best, Info(calls, lowest / first if first else 0.0)
 
 
-def _proposer(solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of z and its residual, both (B, N), that remembers earlier ones and returns the next z."""
+def _proposer(solver: Literal["neumann", "anderson", "broyden"]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of z and its residual that remembers earlier ones and returns the next z."""
     match solver:
         case "neumann":
             return torch.add
@@ -61,20 +75,32 @@ def _proposer(solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
 class _Anderson:
     """Anderson acceleration: the combination of the last z whose residuals, combined so, are smallest."""
 
-    def __init__(self, memory: int = 6) -> None:
-        self.points: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
+    def __init__(self, memory: int = 4) -> None:
+        self.last: tuple[Tensor, Tensor] | None = None
+        self.steps: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
+        """By how much f(z) and the residual changed from one z to the next."""
 
     def __call__(self, z: Tensor, residual: Tensor) -> Tensor:
-        self.points.append((z, residual))
-        if len(self.points) == 1:
-            return z + residual
-        points, residuals = (torch.stack(kind, -1).diff(dim=-1) for kind in zip(*self.points, strict=True))  # B N m
-        gram = residuals.mT @ residuals  # B m m
-        # A ridge far below the solution's accuracy: differences become parallel as the iteration converges.
-        ridge = torch.finfo(z.dtype).eps * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-30)
-        gram = gram + ridge * torch.eye(gram.shape[1], dtype=z.dtype, device=z.device)
-        mix = torch.linalg.solve(gram, residuals.mT @ residual[..., None])  # B m 1
-        return z + residual - ((points + residuals) @ mix)[..., 0]
+        if self.last is not None:
+            change = residual - self.last[1]
+            self.steps.append(((z - self.last[0]).add_(change), change))
+        self.last = z, residual
+        image = z + residual
+        if self.steps:
+            for weight, (step, _) in zip(self._mix(residual), self.steps, strict=True):
+                image.addcmul_(weight, step, value=-1)
+        return image
+
+    def _mix(self, residual: Tensor) -> Tensor:
+        """The weights (m, B, 1, ...) of the changes that take most off the residual."""
+        changes = [change for _, change in self.steps]
+        one = (len(residual),) + (1,) * (residual.dim() - 1)
+        gram = torch.stack([torch.stack([_dot(a, b).flatten() for b in changes], -1) for a in changes], -1)  # B m m
+        # A ridge far below the solution's accuracy: changes become parallel as the iteration converges.
+        ridge = torch.finfo(gram.dtype).eps * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(1e-30)
+        gram = gram + ridge * torch.eye(len(changes), dtype=gram.dtype, device=gram.device)
+        right = torch.stack([_dot(change, residual).flatten() for change in changes], -1)  # B m
+        return torch.linalg.solve(gram, right).T.unflatten(1, one)
 
 
 class _Broyden:
@@ -102,30 +128,104 @@ class _Broyden:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1, keepdim=True)
+    """Of each sample; (B, 1, ...), in whatever order a and b lie in memory."""
+    return (a * b).sum(tuple(range(1, a.dim())), keepdim=True)
+
+
+def _gmres(
+    f: Function, z: Tensor, residual: Tensor, calls: int, *, target: float, max_iterations: int, memory: int = 10
+) -> tuple[Tensor, Info]:
+    """GMRES for z - f(z) = 0 with affine f, begun anew after every `memory` calls.
+
+    Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986). The residual is that of the small least-squares
+    problem, which costs no call.
+    """
+    first = norm = residual.norm().item()
+    while target < norm < float("inf") and calls < max_iterations:
+        # f(z + scale d) - f(z) = scale J d; with a scale of the residual's size, rounding does not hide J d.
+        image, scale = z + residual, norm
+        basis, columns = [residual / scale], list[Tensor]()
+        mix, left = torch.zeros(0), torch.zeros(0)
+        ended = False
+        while not ended and len(columns) < memory:
+            new = f(torch.add(z, basis[-1], alpha=scale)) - image
+            calls += 1
+            column = _orthogonalise(new.div_(-scale).add_(basis[-1]), basis)
+            if not column.isfinite().all():
+                ended = True
+                break
+            columns.append(column)
+            mix, left = _least_squares(columns, scale)
+            norm = left.norm().item()
+            # With nothing new in the direction, the solution lies in the space of the basis.
+            ended = norm <= target or calls >= max_iterations or column[-1].item() == 0
+            if not ended:
+                basis.append(new.div_(column[-1].item()))
+        z = _combined(mix, basis, z)
+        if ended:
+            break
+        residual = _combined(left, basis, torch.zeros_like(z))
+    return z, Info(calls, norm / first if first else 0.0)
+
+
+def _orthogonalise(new: Tensor, basis: list[Tensor]) -> Tensor:
+    """Take the part along the basis (orthonormal) out of `new`, in place; what it was, and the length that is left."""
+    parts = []
+    for direction in basis:
+        parts.append((direction * new).sum())
+        new.addcmul_(direction, parts[-1], value=-1)
+    return torch.stack([*parts, new.norm()]).to("cpu", torch.float64)
+
+
+def _least_squares(columns: list[Tensor], scale: float) -> tuple[Tensor, Tensor]:
+    """The y that makes scale e_1 - H y shortest, and that vector; H (k + 1, k) is given by its columns."""
+    hessenberg = torch.stack([F.pad(c, (0, len(columns) + 1 - len(c))) for c in columns], 1)
+    right = torch.zeros(len(columns) + 1, dtype=torch.float64)
+    right[0] = scale
+    mix = torch.linalg.lstsq(hessenberg, right[:, None]).solution[:, 0]
+    return mix, right - hessenberg @ mix
+
+
+def _combined(weights: Tensor, basis: list[Tensor], start: Tensor) -> Tensor:
+    total = start.clone()
+    for weight, direction in zip(weights.tolist(), basis, strict=False):
+        total.add_(direction, alpha=weight)
+    return total
+
+
+def halved_iteration(f: Function, q: Tensor, *, iterations: int) -> tuple[Tensor, Info]:
+    """v <- f(v) / 2 from v = q, with f(v) = J^T v + q: tends to (2 I - J^T)^-1 q, not to the fixed point of f.
+
+    What the released code of IDE-FSNN does under the name 'iter', there for reproducing it. Its relative residual is
+    that of v = f(v), and costs no call: the last but one v is looked at.
+    """
+    v = q
+    residual = torch.zeros_like(q)
+    for _ in range(iterations):
+        image = f(v)
+        residual, v = image - v, image / 2
+    return v, Info(iterations, (residual.norm() / q.norm()).item())
 
 
 def implicit(
-    image: Tensor, state: Tensor, f: Function, solve_adjoint: Callable[[Function, Tensor], Tensor]
-) -> Tensor:  # fmt: skip
-    """`state` as an equilibrium of f: its value, with the gradient of the solution of z = f(z).
+    f: Function, state: Tensor, solve_adjoint: Callable[[Function, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`state` as an equilibrium of f: its value, with the gradient of the solution of z = f(z); and f(state).
 
-    `image` is f(state) with the graph that leads to the parameters. Backward finds v = J^T v + q, where q is the
-    gradient of the state and J = df/dz at the state, and hands v to `image` (the implicit function theorem).
-    `solve_adjoint` gets the map v -> J^T v + q and a first guess, and returns v.
+    Calls f once, with autograd. Backward finds v = J^T v + q, where q is the gradient of the state and J = df/dz at the
+    state, and sends v through f into the parameters (the implicit function theorem). `solve_adjoint` gets the map
+    v -> J^T v + q, and q, and returns v.
     """
+    point = state.detach().requires_grad_()
+    image = f(point)
 
     def adjoint(q: Tensor) -> Tensor:
-        with torch.enable_grad():
-            point = state.detach().requires_grad_()
-            value = f(point)
-
         def transposed(v: Tensor) -> Tensor:
-            return torch.autograd.grad(value, point, v, retain_graph=True)[0] + q
+            return torch.autograd.grad(image, point, v, retain_graph=True)[0] + q
 
-        return solve_adjoint(transposed, torch.zeros_like(q))
+        return solve_adjoint(transposed, q)
 
-    return _Implicit.apply(image, state, adjoint)
+    return _Implicit.apply(image, state, adjoint), image.detach()
 
 
 class _Implicit(torch.autograd.Function):

@@ -1,34 +1,36 @@
 """IDE: implicit differentiation on the equilibrium state. Xiao et al., NeurIPS 2021 (arXiv:2109.14247).
 
-The hidden layer of a feedback network is driven by F_x(x) and by its own spikes of the step before:
-
-    U_t = leak * (U_{t-1} - theta s_{t-1}) + F_fb(s_{t-1}) + F_x(x_t),   s_t = [U_t >= theta]
-
-Its firing rates a approach a fixed point a = f(a) = clamp((F_fb(a) + F_x(x)) / theta, 0, 1). `simulate` finds it
-without a gradient, T steps; `represent` applies f once with autograd; backward solves v = J^T v + dL/da, J = df/da
-at a, and sends v into f. Memory does not grow with T.
-Departures from the released code: Broyden's first step has the right sign; running statistics move once a batch.
+The firing rates a of a feedback network's last layer approach a fixed point a = f(a) (`models/equilibrium.py`).
+`simulate` finds it without a gradient, T steps; `represent` applies f once, with autograd; backward solves
+v = J^T v + dL/da, J = df/da at the simulated a, and sends v into f. Memory does not grow with T.
+GMRES needs as few calls of J^T as Broyden's or Anderson's method and the least memory of them; the Neumann series
+diverges once training lets F_1, F_2, ... grow, since only the feedback is restricted (`benchmarks/ide_solvers.py`).
+Departures from the released code, whose defects have options: J of deep networks is taken at a, not at f(a); running
+statistics move once a batch; Broyden's first step has the right sign.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness import solvers
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
 from harness.models import catalog
-from harness.models.feedback import Currents
-from harness.models.neurons import Dynamics, charge, fire, running_rates
-from harness.solvers import Solver
+from harness.models.currents import Currents
+from harness.models.equilibrium import NormStatistics, released_events, represent, simulate
+from harness.models.neurons import Dynamics, running_rates, weighted_mean
 
+MEMORY = "constant"
 SOURCE = "arXiv:2109.14247, released code"
+AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 1e-6, 0.1
+"""A gradient at rates that are off by some part is off by about that part, however exactly it is solved."""
 
 
 class Config(MethodConfig):
@@ -38,91 +40,97 @@ class Config(MethodConfig):
         None, "share of the potential left after a step; None: 0.95 (lif); the paper has 0.99 on CIFAR", gt=0, lt=1,
         source=SOURCE, search=Search(0.9, 0.999),
     )  # fmt: skip
-    solver: Solver = setting("broyden", "of the linear equation in backward", source=SOURCE)
-    tolerance: float = setting(1e-5, "relative residual at which the solver stops", gt=0)
+    solver: Literal["gmres", "anderson", "broyden", "neumann", "released_iter"] = setting(
+        "gmres", "of v = J^T v + q in backward; released_iter ends at (2 I - J^T)^-1 q instead (N-MNIST's code)"
+    )
+    tolerance: Annotated[float, Field(gt=0)] | Literal["auto"] = setting(
+        "auto", "relative residual at which the solver stops; auto: a tenth of ||a - f(a)|| / ||a||, at most 0.1"
+    )
     max_iterations: int = setting(30, "calls of J^T at most", ge=1, source=SOURCE)
+    norm_statistics: NormStatistics = setting(
+        "running", "of batch norm between layers in the simulation, in training; f has the batch's", source=SOURCE
+    )
+    event_input: Literal["exact", "released"] = setting(
+        "exact", "released: training on events as in the LIF code, that overwrites the last frame with the mean"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("neuron", "lif") == "if" and given.get("leak") is not None:
             raise ValueError("leak belongs to neuron: lif; the IF neuron has none")
+        if given.get("neuron", "lif") == "if" and given.get("event_input") == "released":
+            raise ValueError("event_input: released belongs to neuron: lif; the released IF code is exact")
+        if given.get("solver") == "released_iter" and given.get("tolerance", "auto") != "auto":
+            raise ValueError("solver: released_iter has no tolerance; it does max_iterations")
         paper = {"leak": 0.95} if given.get("neuron", "lif") == "lif" else {}
         return paper | {key: value for key, value in given.items() if value is not None}
 
 
-@dataclass
-class Report:
-    """What one forward and backward pass tells about itself."""
-
-    equilibrium_residual: Tensor
-    """Mean of |a - f(a)|: how far the simulation is from its fixed point."""
-    solver: solvers.Info | None = None
-
-    def extras(self) -> dict[str, float]:
-        assert self.solver is not None, "extras are read after backward"
-        return {
-            "solver_iterations": float(self.solver.iterations),
-            "solver_relative_residual": self.solver.relative_residual,
-            "equilibrium_residual": self.equilibrium_residual.item(),
-        }
-
-
 class Network(nn.Module):
-    """A feedback network at its equilibrium: x (T, B, C, H, W) -> scores (B, K), and a report."""
+    """A feedback network at its equilibrium: x (T, B, C, H, W) -> scores (B, K), extras for backward to fill."""
 
     def __init__(self, config: Config, task: Task) -> None:
         super().__init__()
         self.config = config
         self.dynamics = Dynamics(leak=config.leak or 1.0)
-        self.body = catalog.build(task)
+        self.body: Any = catalog.build(task)
 
-    def forward(self, x: Float[Tensor, "T B C H W"]) -> tuple[Float[Tensor, "B K"], Report]:
+    def forward(self, x: Float[Tensor, "T B C H W"]) -> tuple[Float[Tensor, "B K"], dict[str, float]]:
         currents = self._currents(x)
-        rates = deque(self.simulate(currents), maxlen=1)[0]
-        represented = self.represent(currents, rates)
-        report = Report(equilibrium_residual=(rates - represented.detach()).abs().mean())
+        rates = deque(self._simulated(currents), maxlen=1)[0]
+        extras: dict[str, float] = {}
+        equilibrium, image = solvers.implicit(
+            lambda a: represent(currents, a, self.config.v_threshold), rates, partial(self._solve, extras)
+        )
+        gap, size = rates - image, torch.maximum(rates.norm(), image.norm()).clamp_min(1e-30)
+        measured = torch.stack([gap.abs().mean(), gap.norm() / size]).tolist()
+        extras |= zip(("equilibrium_residual", "equilibrium_relative_residual"), measured, strict=True)
+        return self.body.score(equilibrium), extras
 
-        def solve(f: solvers.Function, v0: Tensor) -> Tensor:
-            c = self.config
-            v, report.solver = solvers.solve(
-                c.solver, f, v0, tolerance=c.tolerance, max_iterations=c.max_iterations
+    def _simulated(self, currents: Currents) -> Iterator[Tensor]:
+        """The last layer's (weighted) firing rates (B, ...) after each time step."""
+        c = self.config
+        every = simulate(currents, c.v_threshold, self.dynamics, c.norm_statistics)
+        return running_rates((spikes[-1] for spikes in every), self.dynamics.leak)
+
+    def _solve(self, extras: dict[str, float], f: solvers.Function, q: Tensor) -> Tensor:
+        c = self.config
+        if c.solver == "released_iter":
+            v, info = solvers.halved_iteration(f, q, iterations=c.max_iterations)
+        else:
+            worthwhile = min(max(AUTO_SHARE * extras["equilibrium_relative_residual"], AUTO_LEAST), AUTO_MOST)
+            tolerance = worthwhile if c.tolerance == "auto" else c.tolerance
+            v, info = solvers.solve(
+                c.solver, f, torch.zeros_like(q), residual=q, tolerance=tolerance, max_iterations=c.max_iterations
             )  # fmt: skip
-            return v
-
-        at_equilibrium = solvers.implicit(represented, rates, lambda a: self.represent(currents, a), solve)
-        return self.body.score(at_equilibrium), report  # type: ignore[operator]
-
-    @torch.no_grad()
-    def simulate(self, currents: Currents) -> Iterator[Tensor]:
-        """The (weighted) firing rates a (B, ...) after each time step."""
-        return running_rates(self._spikes(currents), self.dynamics.leak)
-
-    @torch.no_grad()
-    def _spikes(self, currents: Currents) -> Iterator[Tensor]:
-        v, spikes = torch.zeros_like(currents.mean), torch.zeros_like(currents.mean)
-        for t, current in enumerate(currents.steps()):
-            charge(v, current, self.dynamics)
-            if t > 0:
-                v.add_(currents.feedback(spikes))
-            fire(v, spikes, self.config.v_threshold, self.dynamics)
-            yield spikes
-
-    def represent(self, currents: Currents, rates: Tensor) -> Tensor:
-        """f(a), with autograd."""
-        return ((currents.feedback(rates) + currents.mean) / self.config.v_threshold).clamp(0, 1)
+            extras["solver_tolerance"] = tolerance
+        extras |= {"solver_iterations": float(info.iterations), "solver_relative_residual": info.relative_residual}
+        return v
 
     @torch.no_grad()
     def scores(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
         """The readout of the rates after each time step."""
-        return torch.stack([self.body.score(a) for a in self.simulate(self._currents(x))])  # type: ignore[operator]
+        return torch.stack([self.body.score(a) for a in self._simulated(self._currents(x))])
 
     def _currents(self, x: Tensor) -> Currents:
-        return self.body.currents(x, self.dynamics.rate_weights(len(x)))  # type: ignore[operator]
+        if x.stride(0) == 0:
+            return self.body.currents(x[0], x)
+        mean = weighted_mean(x, self.dynamics.rate_weights(len(x)))
+        if self.training and self.config.event_input == "released":
+            mean, frames, reference = released_events(x, mean, self.dynamics.leak)
+            return self.body.currents(mean, frames, reference=reference)
+        return self.body.currents(mean, x)
 
 
 def skip(config: Config, task: Task) -> str | None:
-    return None if catalog.has_feedback(task) else f"ide trains networks with feedback; {task.network} has none"
+    if not catalog.has_feedback(task):
+        return f"ide trains networks with feedback; {task.network} has none"
+    if config.norm_statistics == "batch" and len(catalog.config(task).widths) == 1:
+        return f"ide: norm_statistics: batch is about norms between layers; {task.network} has one layer"
+    if config.event_input == "released" and not task.temporal:
+        return f"ide: event_input: released is about event data; {task.network} gets still images here"
+    return None
 
 
 def build(config: Config, task: Task) -> nn.Module:
@@ -130,11 +138,11 @@ def build(config: Config, task: Task) -> nn.Module:
 
 
 def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Update) -> StepOutput:
-    logits, report = net(x)
+    logits, extras = net(x)
     loss = F.cross_entropy(logits, y)
     loss.backward()
     update()
-    return StepOutput(loss.detach(), logits.detach(), report.extras())
+    return StepOutput(loss.detach(), logits.detach(), extras)
 
 
 def predict(net: nn.Module, x: Tensor, config: Config) -> Tensor:

@@ -1,32 +1,31 @@
 """IDE against the recursion and the fixed-point equation written out, dense linear algebra, and DSR."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from harness.methods import ide
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from harness import listing
+from harness.solvers import Solver
 from tests import tiny
-from tests.tiny import labels, moving, still, unhurried
+from tests.tiny import labels, moving, still
 
 DENSE = "400 (F400)"
-SOLVERS = ["neumann", "anderson", "broyden"]
+SOLVERS = get_args(Solver)
 every_neuron = pytest.mark.parametrize("neuron", ["if", "lif"])
-every_solver = pytest.mark.parametrize("solver", SOLVERS)
 both_inputs = pytest.mark.parametrize("inputs", [still, moving], ids=["still", "moving"])
 
 
 def network(width: int = 12, *, dropout: float = 0.0, seed: int = 0, **settings):
     """Config and a fully connected network in float64, with enough feedback to matter."""
-    task = tiny.task(DENSE, width=width, dropout=dropout)
+    task = tiny.task(DENSE, widths=(width,), dropout=dropout)
     _, config, net = tiny.build("ide", {"v_threshold": 1.0} | settings, task, seed=seed)
-    torch.nn.init.uniform_(net.body.norm.bias, 0, 0.5)
+    torch.nn.init.uniform_(net.body.stages[0].norm.bias, 0, 0.5)
     return config, net.double()
 
 
@@ -57,15 +56,17 @@ def simulated(currents: Tensor, weight: Tensor, theta: float, leak: float, mask:
 def feed_forward(net, frames: Tensor) -> Tensor:
     """F_x of frames (T, B, C, H, W) in evaluation."""
     body = net.body
-    current = F.linear(frames.flatten(2), body.inject.weight, body.inject.bias)
-    mean, variance = body.norm.running_mean, body.norm.running_var
-    return (current - mean) / (variance + body.norm.eps).sqrt() * body.norm.weight + body.norm.bias
+    current = F.linear(frames.flatten(2), body.stages[0].affine.weight, body.stages[0].affine.bias)
+    mean, variance = body.stages[0].norm.running_mean, body.stages[0].norm.running_var
+    return (current - mean) / (variance + body.stages[0].norm.eps).sqrt() * body.stages[0].norm.weight + body.stages[
+        0
+    ].norm.bias
 
 
 def restricted(net) -> Tensor:
     """The feedback weight in evaluation."""
     body = net.body.feedback
-    sigma = body.left @ body.weight @ body.right
+    sigma = body.left[0] @ body.weight @ body.right[0]
     return body.gain.clamp(-1, 1) * body.weight / sigma
 
 
@@ -85,8 +86,7 @@ def test_prediction_is_the_readout_of_the_papers_recursion(neuron, inputs):
 
 
 @every_neuron
-@unhurried
-@given(seed=st.integers(0, 1000), time_steps=st.sampled_from([1, 2, 30]))
+@pytest.mark.parametrize(("seed", "time_steps"), [(0, 1), (1, 2), (2, 30), (3, 30)])
 @torch.no_grad()
 def test_rates_obey_the_identity_of_finite_time(neuron, seed, time_steps):
     # theta A_T = W A_{T-1} + S_T x - V_T
@@ -106,8 +106,8 @@ def test_rates_obey_the_identity_of_finite_time(neuron, seed, time_steps):
 
 def residual(time_steps: int, **settings) -> float:
     _config, net = network(width=100, v_threshold=2.0, **settings)
-    _, report = net.eval()(still(time_steps, dtype=torch.float64))
-    return report.equilibrium_residual.item()
+    _, extras = net.eval()(still(time_steps, dtype=torch.float64))
+    return extras["equilibrium_residual"]
 
 
 def test_residual_of_the_if_neuron_falls_as_one_over_time():
@@ -120,7 +120,7 @@ def test_residual_of_the_if_neuron_falls_as_one_over_time():
 @pytest.mark.parametrize("leak", [0.95, 0.99])
 def test_residual_of_the_lif_neuron_has_a_floor_that_grows_with_the_leak(leak):
     floor = residual(1000, neuron="lif", leak=leak)
-    assert floor == pytest.approx(residual(3000, neuron="lif", leak=leak), rel=0.1)
+    assert floor == pytest.approx(residual(3000, neuron="lif", leak=leak), rel=0.25)
     assert floor == pytest.approx(0.29 * (1 - leak), rel=0.3)  # measured on the authors' code, methods.md 2.4
 
 
@@ -163,7 +163,7 @@ def test_gradients_are_finite_differences_of_the_loss_at_the_fixed_point():
     def loss() -> float:
         return F.cross_entropy(readout(net, equilibrium(net, x, 2.0)), labels()).item()
 
-    for name in ("body.inject.weight", "body.feedback.weight", "body.norm.bias"):
+    for name in ("body.stages.0.affine.weight", "body.feedback.weight", "body.stages.0.norm.bias"):
         p = dict(net.named_parameters())[name]
         direction = found[name] / found[name].norm()
         p.data.add_(direction, alpha=1e-5)
@@ -204,21 +204,21 @@ def mean_current(net, x: Tensor, config) -> Tensor:
     leak, time_steps = config.leak or 1.0, len(x)
     weights = torch.tensor([leak ** (time_steps - 1 - t) for t in range(time_steps)], dtype=x.dtype)
     mean_frame = torch.tensordot(weights / weights.sum(), x.contiguous(), 1).flatten(1)
-    return F.linear(mean_frame, net.body.inject.weight, net.body.inject.bias)
+    return F.linear(mean_frame, net.body.stages[0].affine.weight, net.body.stages[0].affine.bias)
 
 
 def normalised(net, x: Tensor, config, current: Tensor | None = None) -> Tensor:
     """A current after batch norm with the statistics of the mean current, which it is unless given."""
-    norm, mean = net.body.norm, mean_current(net, x, config)
+    norm, mean = net.body.stages[0].norm, mean_current(net, x, config)
     centre, variance = (mean.mean(0), mean.var(0, correction=0)) if net.training else norm.buffers()
     normal = ((mean if current is None else current) - centre) / (variance + norm.eps).sqrt()
     return normal * norm.weight + norm.bias
 
 
-@every_neuron
-@every_solver
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@both_inputs
+@pytest.mark.parametrize(
+    ("neuron", "solver"), [("if", "neumann"), ("lif", "anderson"), ("if", "broyden"), ("lif", "gmres")]
+)
+@pytest.mark.parametrize(("inputs", "dropout"), [(still, 0.3), (moving, 0.3), (moving, 0.0)])
 def test_gradients_are_those_of_dense_linear_algebra(neuron, solver, dropout, inputs):
     config, net = network(neuron=neuron, solver=solver, dropout=dropout, tolerance=1e-10, max_iterations=300)
     x, body, leak = inputs(15, dtype=torch.float64), net.body, config.leak or 1.0
@@ -227,7 +227,7 @@ def test_gradients_are_those_of_dense_linear_algebra(neuron, solver, dropout, in
     weight = drawn.weights[0].requires_grad_()
 
     with torch.no_grad():
-        frames = [F.linear(frame.flatten(1), body.inject.weight, body.inject.bias) for frame in x]
+        frames = [F.linear(frame.flatten(1), body.stages[0].affine.weight, body.stages[0].affine.bias) for frame in x]
         currents = torch.stack([normalised(net, x, config, frame) * drawn.input_mask for frame in frames])
         rates = simulated(currents, weight, config.v_threshold, leak, drawn.feedback_mask).rates[-1]
 
@@ -242,7 +242,7 @@ def test_gradients_are_those_of_dense_linear_algebra(neuron, solver, dropout, in
     v = torch.stack([torch.linalg.solve(torch.eye(12) - jacobians[b].T, q[b]) for b in range(6)])
     assert (v - q).norm() > 0.02 * q.norm(), "the feedback is too weak to matter"
 
-    names = ["inject.weight", "norm.weight", "norm.bias"]
+    names = ["stages.0.affine.weight", "stages.0.norm.weight", "stages.0.norm.bias"]
     image = torch.stack([f(rates[b], b) for b in range(6)])
     *expected, d_weight = torch.autograd.grad(image, [*(body.get_parameter(name) for name in names), weight], v)
     expected += torch.autograd.grad(restricted(net), body.feedback.weight, d_weight)
@@ -264,12 +264,33 @@ def test_solvers_agree():
             torch.testing.assert_close(other[name], gradient, rtol=1e-6, atol=1e-9)
 
 
-def test_published_settings_solve_the_equation_to_their_tolerance():
-    method, config, net = tiny.build("ide", {}, tiny.task(DENSE, width=400, shape=(1, 28, 28)))
+@pytest.mark.parametrize("time_steps", [10, 30, 100])
+def test_automatic_tolerance_costs_less_than_the_simulation_does(time_steps):
+    def gradient(**settings) -> Tensor:
+        config, net = network(40, neuron="if", v_threshold=2.0, **settings)
+        output, found = tiny.gradients(ide, config, net.eval(), x, labels())
+        extras.append(output.extras)
+        return torch.cat([g.flatten() for g in found.values()])
+
+    x, extras = still(time_steps, dtype=torch.float64), []
+    automatic, solved = gradient(), gradient(tolerance=1e-10, max_iterations=100)
+    _, net = network(40, neuron="if", v_threshold=2.0)
+    F.cross_entropy(readout(net.eval(), equilibrium(net, x, 2.0)), labels()).backward()
+    exact = torch.cat([p.grad.flatten() for p in net.parameters()])
+    by_simulation, by_solver = (solved - exact).norm(), (automatic - solved).norm()
+    assert 0 < by_solver < 0.3 * by_simulation
+    assert extras[0]["solver_iterations"] < 0.5 * extras[1]["solver_iterations"]
+    assert extras[0]["solver_tolerance"] == pytest.approx(0.1 * extras[0]["equilibrium_relative_residual"])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_published_settings_solve_the_equation_to_their_tolerance(solver):
+    task = tiny.task(DENSE, widths=(400,), shape=(1, 28, 28))
+    method, config, net = tiny.build("ide", {"solver": solver, "tolerance": 1e-5}, task)
     x = torch.randn(16, 1, 28, 28).expand(5, -1, -1, -1, -1)
     output, _ = tiny.gradients(method, config, net.train(), x, torch.arange(16) % 3)
     assert output.extras["solver_relative_residual"] <= config.tolerance
-    assert output.extras["solver_iterations"] <= 12  # the authors' need 9 steps at 5 time steps to a finer tolerance
+    assert output.extras["solver_iterations"] <= 16  # the authors' Broyden needs 9 steps here
 
 
 def saved_bytes(time_steps: int, inputs, network: str) -> int:
@@ -289,7 +310,7 @@ def saved_bytes(time_steps: int, inputs, network: str) -> int:
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("name", [DENSE, "64C5s (F64C5)"])
+@pytest.mark.parametrize("name", [DENSE, "64C5s (F64C5)", "AlexNet-F"])
 @both_inputs
 def test_memory_for_backward_does_not_grow_with_time(name, inputs):
     assert saved_bytes(4, inputs, name) == saved_bytes(32, inputs, name)
@@ -301,24 +322,6 @@ def test_gain_of_the_feedback_has_a_gradient_below_one_only(gain, moves):
     net.body.feedback.gain.data.fill_(gain)
     _, found = tiny.gradients(ide, config, net.train(), still(dtype=torch.float64), labels())
     assert (found["body.feedback.gain"] != 0) == moves
-
-
-@unhurried
-@given(seed=st.integers(0, 1000), gain=st.floats(-3, 3))
-def test_feedback_has_spectral_norm_of_at_most_one(seed, gain):
-    _, net = network(seed=seed)
-    net.body.feedback.gain.data.fill_(gain)
-    net.train()
-    for _ in range(300):
-        weight = net.body.feedback()
-    norm = torch.linalg.matrix_norm(weight.detach(), 2).item()
-    assert norm == pytest.approx(min(abs(gain), 1), rel=1e-2, abs=1e-9)
-
-
-def test_gain_starts_at_the_spectral_norm():
-    _, net = network(width=40)
-    exact = torch.linalg.matrix_norm(net.body.feedback.weight, 2).item()
-    assert net.body.feedback.gain.item() == pytest.approx(exact, rel=0.05)
 
 
 def test_masks_and_feedback_weight_are_drawn_once_a_step():
@@ -351,10 +354,10 @@ def test_evaluation_neither_drops_nor_moves_the_power_iteration():
 def test_running_statistics_move_once_a_batch(inputs):
     config, net = network(neuron="if")
     x = inputs(5, dtype=torch.float64)
-    current = F.linear(x.mean(0).flatten(1), net.body.inject.weight, net.body.inject.bias).detach()
+    current = F.linear(x.mean(0).flatten(1), net.body.stages[0].affine.weight, net.body.stages[0].affine.bias).detach()
     tiny.gradients(ide, config, net.train(), x, labels())
-    torch.testing.assert_close(net.body.norm.running_mean, 0.1 * current.mean(0))
-    torch.testing.assert_close(net.body.norm.running_var, 0.9 + 0.1 * current.var(0))
+    torch.testing.assert_close(net.body.stages[0].norm.running_mean, 0.1 * current.mean(0))
+    torch.testing.assert_close(net.body.stages[0].norm.running_var, 0.9 + 0.1 * current.var(0))
 
 
 def test_without_feedback_it_is_dsr_of_an_if_layer_that_fires_at_two():
@@ -364,10 +367,11 @@ def test_without_feedback_it_is_dsr_of_an_if_layer_that_fires_at_two():
     settings = {"neuron": "if", "alpha": 1.0, "v_threshold": 2.0, "readout": "linear"}
     dsr, its_config, its_net = tiny.build("dsr", settings, tiny.task("mlp", hidden=(12,)))
     pairs = {
-        "body.inject.weight": "body.1.weight", "body.norm.weight": "body.2.weight", "body.norm.bias": "body.2.bias",
+        "body.stages.0.affine.weight": "body.1.weight", "body.stages.0.norm.weight": "body.2.weight",
+        "body.stages.0.norm.bias": "body.2.bias",
         "body.readout.weight": "body.5.weight", "body.readout.bias": "body.5.bias",
     }  # fmt: skip
-    net.body.norm.bias.data.add_(1)
+    net.body.stages[0].norm.bias.data.add_(1)
     ours, other = net.state_dict(), its_net.double().state_dict()
     for mine, its in pairs.items():
         other[its].copy_(ours[mine] / (2 if mine == "body.readout.weight" else 1))
@@ -378,7 +382,7 @@ def test_without_feedback_it_is_dsr_of_an_if_layer_that_fires_at_two():
     for mine, its in pairs.items():
         scale = 2 if mine == "body.readout.weight" else 1
         torch.testing.assert_close(scale * found[mine], expected[its], rtol=1e-9, atol=1e-10, msg=mine)
-    assert found["body.inject.weight"].abs().max() > 1e-3
+    assert found["body.stages.0.affine.weight"].abs().max() > 1e-3
 
 
 def test_defaults_are_those_of_the_released_code():
@@ -391,12 +395,21 @@ def test_leak_of_an_if_neuron_is_refused():
     with pytest.raises(ValidationError, match="leak belongs to neuron: lif"):
         ide.Config(neuron="if", leak=0.9)
     with pytest.raises(ValidationError, match="solver"):
-        ide.Config(solver="gmres")
+        ide.Config(solver="gmers")
 
 
 def test_report_says_how_the_solver_fared():
     config, net = network()
     output, _ = tiny.gradients(ide, config, net.train(), still(20, dtype=torch.float64), labels())
-    assert set(output.extras) == {"solver_iterations", "solver_relative_residual", "equilibrium_residual"}
+    assert set(output.extras) == {
+        "solver_iterations", "solver_relative_residual", "solver_tolerance",
+        "equilibrium_residual", "equilibrium_relative_residual",
+    }  # fmt: skip
     assert 1 <= output.extras["solver_iterations"] <= config.max_iterations
     assert all(math.isfinite(value) for value in output.extras.values())
+
+
+def test_settings_are_listed_with_what_they_allow():
+    allowed = {row["setting"]: row["allowed"] for row in listing.settings("ide")}
+    assert allowed["tolerance"] == "> 0 | auto"
+    assert allowed["solver"] == "gmres | anderson | broyden | neumann | released_iter"

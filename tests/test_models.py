@@ -33,12 +33,6 @@ def network(task: Task) -> nn.Module:
     return catalog.build(task, nn.ReLU)
 
 
-@pytest.mark.parametrize(("name", "count"), [("400 (F400)", 478_811), ("64C5s (F64C5)", 229_643)])
-def test_feedback_networks_have_as_many_parameters_as_published(name, count):
-    # Xiao et al., NeurIPS 2021 (arXiv:2109.14247), released code.
-    assert num_parameters(network(mnist(name))) == count
-
-
 def test_parameters_of_the_mlp_are_counted_by_hand():
     assert num_parameters(network(mnist("mlp"))) == 784 * 800 + 2 * 800 + 800 * 10 + 10
     plain = network(mnist("mlp", hidden=(20, 30), batch_norm=False))
@@ -100,25 +94,6 @@ def test_convnet_leaves_out_pooling_of_a_single_pixel(shape):
     assert network(task)(torch.randn(4, 6, *shape)).shape == (4, 6, 3)
 
 
-@pytest.mark.parametrize("shape", [(1, 7, 7), (3, 8, 5), (2, 1, 1)])
-@pytest.mark.parametrize("name", ["400 (F400)", "64C5s (F64C5)"])
-def test_feedback_network_fits_any_image(name, shape):
-    net = network(tiny.task(name, shape=shape)).eval()
-    currents = net.currents(torch.randn(4, 5, *shape), [0.25] * 4)
-    assert currents.mean.shape == (5, *net.hidden)
-    assert [step.shape for step in currents.steps()] == [currents.mean.shape] * 4
-    assert currents.feedback(currents.mean).shape == currents.mean.shape
-    assert net.score(currents.mean).shape == (5, 3)
-
-
-@pytest.mark.parametrize("name", ["400 (F400)", "64C5s (F64C5)"])
-def test_feedback_network_starts_with_rows_of_length_one_and_no_bias(name):
-    net = network(mnist(name))
-    for weight in (net.inject.weight, net.feedback.weight):
-        torch.testing.assert_close(weight.flatten(1).norm(dim=1), torch.ones(len(weight)))
-    assert (net.inject.bias == 0).all()
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_architecture_offers_what_the_catalog_asks_for(name):
     module = plugins.load("networks", name)
@@ -148,8 +123,6 @@ def test_unknown_options_are_refused(name):
         ("VGG-11", {"last_map": 0}),
         ("SEW-ResNet-18", {"connect": "OR"}),
         ("NF-ResNet-34", {"alpha": 0}),
-        ("400 (F400)", {"width": 0}),
-        ("64C5s (F64C5)", {"kernel_size": 0}),
     ],
 )
 def test_options_out_of_range_are_refused(name, option):
@@ -164,7 +137,7 @@ def test_unknown_network_is_answered_with_those_there_are():
 
 def test_options_change_the_defaults_of_their_network_only():
     given = catalog.config(mnist("64C5s (F64C5)", dropout=0.5))
-    assert (given.width, given.kernel_size, given.dropout) == (64, 5, 0.5)
+    assert (given.widths, given.kernel_size, given.dropout) == ((64,), 5, 0.5)
     assert catalog.config(mnist("64C5s (F64C5)")).dropout == 0.2
 
 
