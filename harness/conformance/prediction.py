@@ -41,7 +41,7 @@ def check_shape(case: Case) -> None:
         _, _, net = case.build(time_steps)
         scores = _predict(case, net.eval(), case.x(time_steps, batch_size))
         expected = (time_steps, batch_size, CLASSES)
-        found = f"{tuple(scores.shape)} for x of shape (T, B, ...) = {(time_steps, batch_size, '...')}"
+        found = f"{tuple(scores.shape)} for x of shape ({time_steps}, {batch_size}, ...)"
         expect(scores.shape == expected, f"scores have shape {found}, not (T, B, K) = {expected}{PROMISE}")
         expect(scores.isfinite().all(), f"scores are not finite: {scores}")
 

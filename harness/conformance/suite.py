@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.conformance import declaration, memory, prediction, training, workers
+from harness.conformance import declaration, memory, prediction, start, training, workers
 from harness.conformance.case import Case, cases, load, ordered, refusal
 
 Direction = Literal["settings", "networks", "inputs"]
@@ -68,6 +68,10 @@ def _ungrouped(case: Case) -> str | None:
     return None if hasattr(case.module, "param_groups") else "there is none"
 
 
+def _fresh(case: Case) -> str | None:
+    return None if hasattr(case.module, "start") else "there is none"
+
+
 def _differing(case: Case) -> str | None:
     declared = getattr(case.module, "SCORES_DIFFER", None)
     return _untrained(case) or (f"SCORES_DIFFER: {declared}" if declared else None)
@@ -95,6 +99,7 @@ CHECKS = [
     Check(training.check_input_untouched, EVERYWHERE),
     Check(training.check_output, EVERYWHERE, _untrained),
     Check(training.check_every_gradient, EVERYWHERE, _untrained),
+    Check(start.check_start, ("inputs",), _fresh),
     Check(training.check_param_groups, ("settings", "networks"), lambda case: _ungrouped(case) or _untrained(case)),
     Check(training.check_scores_agree, EVERYWHERE, _differing),
     Check(training.check_step_forgets, EVERYWHERE, _untrained),

@@ -13,9 +13,9 @@ from harness.conformance.case import BATCH_SIZE, CLASSES, Case, labels
 from harness.conformance.expect import expect, expect_close, expect_equal
 from harness.conformance.step import Gradients, steady
 
-ENOUGH = 0.75
+ENOUGH = 0.85
 """Share of the first loss that may be left on a problem that a linear network solves."""
-PATIENCE = 50
+PATIENCE = 100
 """Steps until then."""
 
 
