@@ -32,6 +32,7 @@ from harness import cost, solvers
 from harness.contract import Task
 from harness.loop import CPU
 from harness.models.equilibrium import represent
+from harness.models.implicit import implicit
 from harness.plugins import load
 
 TIME_STEPS, BATCH_SIZE, REPETITIONS = 30, 8, 5
@@ -145,7 +146,7 @@ class Step:
         """From the loss to the gradients of all parameters."""
         theta = self.net.config.v_threshold
         currents = self.net._currents(self.x)
-        state, _ = solvers.implicit(lambda a: represent(currents, a, theta), self.rates, lambda f, q: solve(f, q)[0])
+        state, _ = implicit(lambda a: represent(currents, a, theta), self.rates, lambda f, q: solve(f, q)[0])
         loss = F.cross_entropy(self.net.body.score(state), self.y)
         started = time.process_time()
         loss.backward()

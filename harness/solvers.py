@@ -13,14 +13,14 @@ Sample by sample, samples do not slow each other down. GMRES works on the whole 
 linear map, and batch norm couples the samples of a batch.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
@@ -144,23 +144,23 @@ def _gmres(
     while target < norm < float("inf") and calls < max_iterations:
         # f(z + scale d) - f(z) = scale J d; with a scale of the residual's size, rounding does not hide J d.
         image, scale = z + residual, norm
-        basis, columns = [residual / scale], list[Tensor]()
-        mix, left = torch.zeros(0), torch.zeros(0)
+        basis, columns = [residual / scale], list[list[float]]()
+        mix, left = list[float](), list[float]()
         ended = False
         while not ended and len(columns) < memory:
             new = f(torch.add(z, basis[-1], alpha=scale)) - image
             calls += 1
             column = _orthogonalise(new.div_(-scale).add_(basis[-1]), basis)
-            if not column.isfinite().all():
+            if not all(map(math.isfinite, column)):
                 ended = True
                 break
             columns.append(column)
             mix, left = _least_squares(columns, scale)
-            norm = left.norm().item()
+            norm = math.hypot(*left)
             # With nothing new in the direction, the solution lies in the space of the basis.
-            ended = norm <= target or calls >= max_iterations or column[-1].item() == 0
+            ended = norm <= target or calls >= max_iterations or column[-1] == 0
             if not ended:
-                basis.append(new.div_(column[-1].item()))
+                basis.append(new.div_(column[-1]))
         z = _combined(mix, basis, z)
         if ended:
             break
@@ -168,27 +168,46 @@ def _gmres(
     return z, Info(calls, norm / first if first else 0.0)
 
 
-def _orthogonalise(new: Tensor, basis: list[Tensor]) -> Tensor:
+def _orthogonalise(new: Tensor, basis: list[Tensor]) -> list[float]:
     """Take the part along the basis (orthonormal) out of `new`, in place; what it was, and the length that is left."""
     parts = []
     for direction in basis:
         parts.append((direction * new).sum())
         new.addcmul_(direction, parts[-1], value=-1)
-    return torch.stack([*parts, new.norm()]).to("cpu", torch.float64)
+    return torch.stack([*parts, new.norm()]).tolist()
 
 
-def _least_squares(columns: list[Tensor], scale: float) -> tuple[Tensor, Tensor]:
-    """The y that makes scale e_1 - H y shortest, and that vector; H (k + 1, k) is given by its columns."""
-    hessenberg = torch.stack([F.pad(c, (0, len(columns) + 1 - len(c))) for c in columns], 1)
-    right = torch.zeros(len(columns) + 1, dtype=torch.float64)
-    right[0] = scale
-    mix = torch.linalg.lstsq(hessenberg, right[:, None]).solution[:, 0]
-    return mix, right - hessenberg @ mix
+def _least_squares(columns: list[list[float]], scale: float) -> tuple[list[float], list[float]]:
+    """The y that makes scale e_1 - H y shortest, and that vector; H (k + 1, k) is given by what its columns hold.
+
+    By Givens' rotations, in Python: LAPACK's last bits depend on where in memory the numbers lie.
+    """
+    rotations: list[tuple[float, float]] = []
+    right, triangle = [scale], list[list[float]]()
+    for column in columns:
+        rotated = list(column)
+        for row, (c, s) in enumerate(rotations):
+            above, below = rotated[row], rotated[row + 1]
+            rotated[row], rotated[row + 1] = c * above + s * below, c * below - s * above
+        length = math.hypot(*rotated[-2:])
+        c, s = (rotated[-2] / length, rotated[-1] / length) if length else (1.0, 0.0)
+        rotations.append((c, s))
+        triangle.append([*rotated[:-2], length])
+        right[-1:] = [c * right[-1], -s * right[-1]]
+    mix = [0.0] * len(columns)
+    for row in reversed(range(len(columns))):
+        rest = right[row] - sum(triangle[later][row] * mix[later] for later in range(row + 1, len(columns)))
+        mix[row] = rest / triangle[row][row] if triangle[row][row] else 0.0
+    left = [scale] + [0.0] * len(columns)
+    for weight, column in zip(mix, columns, strict=True):
+        for row, entry in enumerate(column):
+            left[row] -= entry * weight
+    return mix, left
 
 
-def _combined(weights: Tensor, basis: list[Tensor], start: Tensor) -> Tensor:
+def _combined(weights: list[float], basis: list[Tensor], start: Tensor) -> Tensor:
     total = start.clone()
-    for weight, direction in zip(weights.tolist(), basis, strict=False):
+    for weight, direction in zip(weights, basis, strict=False):
         total.add_(direction, alpha=weight)
     return total
 
@@ -205,35 +224,3 @@ def halved_iteration(f: Function, q: Tensor, *, iterations: int) -> tuple[Tensor
         image = f(v)
         residual, v = image - v, image / 2
     return v, Info(iterations, (residual.norm() / q.norm()).item())
-
-
-def implicit(
-    f: Function, state: Tensor, solve_adjoint: Callable[[Function, Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`state` as an equilibrium of f: its value, with the gradient of the solution of z = f(z); and f(state).
-
-    Calls f once, with autograd. Backward finds v = J^T v + q, where q is the gradient of the state and J = df/dz at the
-    state, and sends v through f into the parameters (the implicit function theorem). `solve_adjoint` gets the map
-    v -> J^T v + q, and q, and returns v.
-    """
-    point = state.detach().requires_grad_()
-    image = f(point)
-
-    def adjoint(q: Tensor) -> Tensor:
-        def transposed(v: Tensor) -> Tensor:
-            return torch.autograd.grad(image, point, v, retain_graph=True)[0] + q
-
-        return solve_adjoint(transposed, q)
-
-    return _Implicit.apply(image, state, adjoint), image.detach()
-
-
-class _Implicit(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, state: Tensor, adjoint: Function) -> Tensor:
-        ctx.adjoint = adjoint
-        return state.view_as(state)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.adjoint(gradients[0]), None, None

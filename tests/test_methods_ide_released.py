@@ -87,7 +87,6 @@ def test_released_power_iteration_makes_evaluation_unrepeatable(when, repeats):
     ("settings", "complaint"),
     [
         ({"neuron": "if", "event_input": "released"}, "belongs to neuron: lif"),
-        ({"solver": "released_iter", "tolerance": 1e-3}, "has no tolerance"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"tolerance": "automatic"}, "tolerance"),
     ],
@@ -95,6 +94,11 @@ def test_released_power_iteration_makes_evaluation_unrepeatable(when, repeats):
 def test_settings_without_effect_are_refused(settings, complaint):
     with pytest.raises(ValidationError, match=complaint):
         ide.Config(**settings)
+
+
+def test_tolerance_of_the_released_iteration_is_warned_about():
+    with pytest.warns(UserWarning, match="released_iter has no tolerance"):
+        ide.Config(solver="released_iter", tolerance=1e-3)
 
 
 def test_settings_without_effect_on_a_task_are_refused_in_a_sentence():

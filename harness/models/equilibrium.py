@@ -71,7 +71,7 @@ def _frozen(
 
 def _settled(currents: Currents, v_threshold: float) -> list[Callable[[Tensor], Tensor]]:
     """The links with the statistics that currents have about where f(f(f(...0))) ends; in evaluation, running ones."""
-    if not currents.links or not currents.links[0].stage.training:
+    if not currents.links or not currents.links[0].stage.norm.training:
         return [link.frozen(link.stage.running) for link in currents.links]
     rates = frozen = None
     for _ in range(SETTLING_ROUNDS):

@@ -93,6 +93,11 @@ class FeedbackNet(nn.Module):
         """The shape of each layer, without the batch."""
         return [stage.hidden for stage in self.stages]  # type: ignore[misc]
 
+    @property
+    def takes_batch_statistics(self) -> bool:
+        """Whether batch norm is in training."""
+        return self.stages[0].norm.training  # type: ignore[union-attr]
+
     def currents(
         self, mean: Float[Tensor, "B C H W"], frames: Sequence[Tensor] | Tensor, *, reference: Tensor | None = None
     ) -> Currents:
