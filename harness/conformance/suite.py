@@ -73,8 +73,7 @@ def _fresh(case: Case) -> str | None:
 
 
 def _differing(case: Case) -> str | None:
-    declared = getattr(case.module, "SCORES_DIFFER", None)
-    return _untrained(case) or (f"SCORES_DIFFER: {declared}" if declared else None)
+    return _untrained(case) or getattr(case.module, "scores_differ", lambda config: None)(case.config(case.task()))
 
 
 DECLARATION = [
@@ -89,7 +88,7 @@ CHECKS = [
     Check(declaration.check_settings_survive_writing, ("settings",)),
     Check(prediction.check_build, ("settings", "networks")),
     Check(prediction.check_shape, EVERYWHERE),
-    Check(prediction.check_samples_differ, EVERYWHERE),
+    Check(prediction.check_samples_differ, ("networks", "inputs")),
     Check(prediction.check_repeats, EVERYWHERE),
     Check(prediction.check_no_trace, EVERYWHERE),
     Check(prediction.check_samples_apart, EVERYWHERE),
