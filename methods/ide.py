@@ -28,6 +28,7 @@ from harness.models.equilibrium import NormStatistics, released_events, represen
 from harness.models.neurons import Dynamics, running_rates, weighted_mean
 
 MEMORY = "constant"
+EXACT = {"tolerance": 1e-13, "max_iterations": 100}
 SOURCE = "arXiv:2109.14247, released code"
 AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 0.1, 1e-6, 0.1
 """A gradient at rates that are off by some part is off by about that part, however exactly it is solved."""
@@ -131,6 +132,11 @@ def skip(config: Config, task: Task) -> str | None:
     if config.event_input == "released" and not task.temporal:
         return f"ide: event_input: released is about event data; {task.network} gets still images here"
     return None
+
+
+def scores_differ(config: Config) -> str | None:
+    released = "event_input: released trains on what the released code makes of events, and predicts on the events"
+    return released if config.event_input == "released" else None
 
 
 def build(config: Config, task: Task) -> nn.Module:

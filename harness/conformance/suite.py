@@ -114,7 +114,7 @@ CHECKS = [
 
 
 def every(method: str, networks: list[str] | None = None) -> Iterator[tuple[Check, list[Case], str | None]]:
-    """Every check with its cases; without any, the reason why. Where the declaration is wrong, nothing else is tried.
+    """Every check with its cases, and why there are not more. Where the declaration is wrong, nothing else is tried.
 
     Raises ValueError for a method or network that there is not.
     """
@@ -131,7 +131,7 @@ def every(method: str, networks: list[str] | None = None) -> Iterator[tuple[Chec
         tried = check.cases(found)
         reasons = [check.unless(case) for case in tried]
         kept = [case for case, reason in zip(tried, reasons, strict=True) if reason is None]
-        yield check, kept, None if kept else reasons[0]
+        yield check, kept, "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
 
 def _holds(check: Check, case: Case) -> bool:
