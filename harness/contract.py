@@ -104,8 +104,8 @@ class Method(Protocol):
     - `SPIKING = False`: the method has no time steps (an ordinary network); it is planned once, with T = 1;
     - `TRAINED = False`: the method takes its weights over from another one and trains nothing: it needs `start` in the
       experiment file, is planned with 0 epochs, and `train_step` is never called;
-    - `MEMORY = "constant"`: the memory of a training step does not grow with T, beyond the input and spikes kept as
-      bits; without it, nothing is claimed;
+    - `MEMORY = "constant"`: the memory of a training step does not grow with T, beyond the input, the scores of each
+      step and spikes kept as bits; without it, nothing is claimed;
     - `skip(config, task) -> str | None`: the sentence why this task cannot be done, read before anything starts;
     - `resolve(config, task) -> Config`: fill in settings whose default depends on the task, when the plan is made, so
       that records hold what was really used. Values of a search replace those filled in. Raises ValueError for settings
@@ -119,8 +119,8 @@ class Method(Protocol):
     - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
     - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
       gradients do not come from one backward pass through `net.forward` per update;
-    - `SCORES_DIFFER`: the sentence why the logits of a step are not `predict`'s scores at T even without dropout and
-      with norms on running statistics; without it, they are;
+    - `scores_differ(config) -> str | None`: the sentence why the logits of a step are not `predict`'s scores at T even
+      without dropout and with norms on running statistics; without it, they are;
     - `EXACT`: settings (a dict) with which an iterative computation is exact to rounding, for checks of gradients.
 
     `harness check METHOD` runs checks of all this (`harness/conformance/`).

@@ -136,6 +136,11 @@ def skip(config: Config, task: Task) -> str | None:
     return None
 
 
+def scores_differ(config: Config) -> str | None:
+    released = "event_input: released trains on what the released code makes of events, and predicts on the events"
+    return released if config.event_input == "released" else None
+
+
 def build(config: Config, task: Task) -> nn.Module:
     return Network(config, task)
 

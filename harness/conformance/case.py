@@ -96,9 +96,18 @@ class Case:
             network=self.network, network_options=module.SMALL | options,
         )  # fmt: skip
 
-    def config(self, task: Task, settings: Mapping[str, Any] | None = None) -> MethodConfig:
-        """The settings as the method's own model, with everything that depends on the task."""
-        config = self.module.Config(**(self.settings if settings is None else settings))
+    def config(self, task: Task, *, exact: bool = False) -> MethodConfig:
+        """The settings as the method's own model, with everything that depends on the task.
+
+        `exact`: with those that the method calls EXACT too, as far as they go with these settings.
+        """
+        settings = dict(self.settings)
+        more = getattr(self.module, "EXACT", {}) | settings if exact else settings
+        config = self.module.Config(**(settings if _refusal(self.module.Config, more) else more))
+        return self.resolved(config, task)
+
+    def resolved(self, config: MethodConfig, task: Task) -> MethodConfig:
+        """The config with what the method fills in for a task."""
         return self.module.resolve(config, task) if hasattr(self.module, "resolve") else config
 
     def build(
@@ -107,8 +116,7 @@ class Case:
     ) -> tuple[Any, MethodConfig, nn.Module]:  # fmt: skip
         """Method, config and a new network. `exact`: with the settings that the method calls EXACT."""
         task = self.task(time_steps, **options)
-        settings = dict(getattr(self.module, "EXACT", {})) if exact else {}
-        config = self.config(task, settings | dict(self.settings))
+        config = self.config(task, exact=exact)
         torch.manual_seed(seed)
         net = self.module.build(config, task)
         for name, buffer in net.named_buffers():

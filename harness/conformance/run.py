@@ -29,7 +29,7 @@ class Result:
     cases: int
     failures: tuple[Failure, ...]
     reason: str | None
-    """Why the check does not apply, where it is absent."""
+    """Why the check does not apply, or not to all cases."""
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +77,8 @@ def _where(error: Exception, case: Case) -> str:
 def shown(result: Result) -> str:
     """One line, and below it every failure; cases that fail for the same reason stand together."""
     cases = f"{result.cases} case{'' if result.cases == 1 else 's'}"
-    about = f" ({result.reason})" if result.state == "absent" else f" ({cases}, {result.seconds:.1f} s)"
+    omitted = f"; left out: {result.reason}" if result.reason else ""
+    about = f" ({result.reason})" if result.state == "absent" else f" ({cases}, {result.seconds:.1f} s{omitted})"
     word = {"passed": "passed", "failed": "FAILED", "absent": "absent"}[result.state]
     lines = [f"{word}  {result.check}: {result.fact}{about}"]
     alike: dict[str, list[str]] = {}

@@ -34,8 +34,7 @@ def take(
         updates.append({name: None if p.grad is None else p.grad.clone() for name, p in trained(net)})
         net.zero_grad(set_to_none=True)
 
-    settings = getattr(case.module, "EXACT", {}) if exact else {}
-    config = case.config(case.task(len(x)), dict(settings) | dict(case.settings))
+    config = case.config(case.task(len(x)), exact=exact)
     torch.manual_seed(seed)
     return Step(case.module.train_step(wrap(net), x, y, config, update), updates)
 

@@ -73,8 +73,7 @@ def _fresh(case: Case) -> str | None:
 
 
 def _differing(case: Case) -> str | None:
-    declared = getattr(case.module, "SCORES_DIFFER", None)
-    return _untrained(case) or (f"SCORES_DIFFER: {declared}" if declared else None)
+    return _untrained(case) or getattr(case.module, "scores_differ", lambda config: None)(case.config(case.task()))
 
 
 DECLARATION = [
@@ -89,7 +88,7 @@ CHECKS = [
     Check(declaration.check_settings_survive_writing, ("settings",)),
     Check(prediction.check_build, ("settings", "networks")),
     Check(prediction.check_shape, EVERYWHERE),
-    Check(prediction.check_samples_differ, EVERYWHERE),
+    Check(prediction.check_samples_differ, ("networks", "inputs")),
     Check(prediction.check_repeats, EVERYWHERE),
     Check(prediction.check_no_trace, EVERYWHERE),
     Check(prediction.check_samples_apart, EVERYWHERE),
@@ -115,7 +114,7 @@ CHECKS = [
 
 
 def every(method: str, networks: list[str] | None = None) -> Iterator[tuple[Check, list[Case], str | None]]:
-    """Every check with its cases; without any, the reason why. Where the declaration is wrong, nothing else is tried.
+    """Every check with its cases, and why there are not more. Where the declaration is wrong, nothing else is tried.
 
     Raises ValueError for a method or network that there is not.
     """
@@ -132,7 +131,7 @@ def every(method: str, networks: list[str] | None = None) -> Iterator[tuple[Chec
         tried = check.cases(found)
         reasons = [check.unless(case) for case in tried]
         kept = [case for case, reason in zip(tried, reasons, strict=True) if reason is None]
-        yield check, kept, None if kept else reasons[0]
+        yield check, kept, "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
 
 def _holds(check: Check, case: Case) -> bool:

@@ -73,7 +73,7 @@ def check_scores_agree(case: Case) -> None:
         scores = case.module.predict(net.eval(), x, config)
     complaint = (
         "logits of a step (left) are not the scores of `predict` after T steps (right), with norms on running "
-        "statistics and without dropout; a method that means this says why in SCORES_DIFFER"
+        "statistics and without dropout; a method that means this says why in `scores_differ`"
     )
     expect_close(logits, scores[-1], complaint)
 
