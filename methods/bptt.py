@@ -1,13 +1,12 @@
 """BPTT: back-propagation through time with a surrogate for the spike's derivative (STBP, Wu et al., 2018).
 
-    U_t = leak * U+_{t-1} + gain * I_t     s_t = [U_t >= theta]     U+_t = U_t - theta * s_t (soft), U_t (1 - s_t) (hard)
+    U_t = leak * U+_{t-1} + gain * I_t    s_t = [U_t >= theta]    U+_t = U_t - theta * s_t (soft), U_t (1 - s_t) (hard)
 
 LIF has gain 1, IF leak and gain 1, PLIF a trained 1 / tau = gain = 1 - leak in each layer (arXiv:2007.05785). Scores
 are the last linear layer's, or the spikes of K more neurons (STBP). Losses are in `harness/models/losses.py`; the
 default, cross-entropy of the mean score, is "standard direct training" in the words of Deng et al. (arXiv:2202.11946).
 """
 
-import math
 from typing import Any, Literal, assert_never
 
 import torch
@@ -16,10 +15,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
-from harness.models import catalog, losses
-from harness.models.layers import BatchNorm
+from harness.models import catalog, losses, norms
 from harness.models.neurons import Dynamics, SurrogateNeuron, running_rates
-from harness.models.norms import TensorNorm
 from harness.models.pieces import in_segments
 from harness.models.surrogate import Surrogate, with_width
 
@@ -51,7 +48,7 @@ class Config(MethodConfig):
     surrogate_width: float = setting(
         None, "parameter of the shape; None: as in harness/models/surrogate.py", gt=0, search=Search(0.5, 8, log=True)
     )
-    norm: Literal["merged", "tdbn", "per_step"] = setting(
+    norm: norms.Kind = setting(
         "merged", "statistics over time too; the same, scaled by theta (arXiv:2011.05280); of each step alone"
     )
     readout: Literal["linear", "spiking"] = setting(
@@ -75,13 +72,13 @@ class Config(MethodConfig):
     @classmethod
     def _fill_in(cls, given: dict[str, Any]) -> dict[str, Any]:
         filled = with_width(given, "triangle")
-        for (setting, choice), owned in PAPER.items():
-            chosen = given.get(setting, cls.model_fields[setting].default) == choice
-            for name in owned:
-                if not chosen and given.get(name) is not None:
-                    raise ValueError(f"{name} belongs to {setting}: {choice}")
+        for (key, choice), owned in PAPER.items():
+            chosen = given.get(key, cls.model_fields[key].default) == choice
+            missing = [name for name in owned if given.get(name) is None]
             if chosen:
-                filled = filled | {name: value for name, value in owned.items() if given.get(name) is None}
+                filled = filled | {name: owned[name] for name in missing}
+            elif len(missing) < len(owned):
+                raise ValueError(f"{' and '.join(owned)}: only with {key}: {choice}")
         if given.get("loss") == "tet" and given.get("readout") == "spiking":
             raise ValueError("loss: tet judges the last linear layer; it wants readout: linear")
         return filled
@@ -100,7 +97,7 @@ class Network(nn.Module):
     def __init__(self, config: Config, task: Task) -> None:
         super().__init__()
         self.config = config
-        self.body = catalog.build(task, self._neuron, norm=self._norm)
+        self.body = catalog.build(task, self._neuron, norm=norms.choice(config.norm, config.v_threshold))
         if config.readout == "spiking":
             self.body = nn.Sequential(self.body, self._neuron())
 
@@ -110,12 +107,6 @@ class Network(nn.Module):
             c.dynamics, v_threshold=c.v_threshold, shape=c.surrogate, width=c.surrogate_width,
             detach_reset=c.detach_reset, train_leak=c.neuron == "plif",
         )  # fmt: skip
-
-    def _norm(self, channels: int, *, branches: int = 1) -> nn.Module:
-        if self.config.norm == "merged":
-            return BatchNorm(channels)
-        factor = self.config.v_threshold / math.sqrt(branches) if self.config.norm == "tdbn" else 1.0
-        return TensorNorm(channels, factor=factor, per_step=self.config.norm == "per_step")
 
     def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
         segments = self.config.time_segments if torch.is_grad_enabled() else 1

@@ -1,10 +1,32 @@
 """Batch norms that a method may ask for in place of the one over merged time (`layers.BatchNorm`); of tensors only."""
 
+import math
+from typing import Literal, assert_never
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.layers import each_step
+from harness.models.layers import Norm, batch_norm, each_step
+
+Kind = Literal["merged", "tdbn", "per_step"]
+
+
+def choice(kind: Kind, v_threshold: float) -> Norm:
+    """The norm of a kind; tdBN's factor is the threshold, less where several branches are summed behind it."""
+
+    def norm(channels: int, *, branches: int = 1) -> nn.Module:
+        match kind:
+            case "merged":
+                return batch_norm(channels)
+            case "tdbn":
+                return TensorNorm(channels, factor=v_threshold / math.sqrt(branches))
+            case "per_step":
+                return TensorNorm(channels, per_step=True)
+            case _:
+                assert_never(kind)
+
+    return norm
 
 
 class TensorNorm(nn.Module):
