@@ -72,8 +72,9 @@ def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Upd
         level = 1.0 if config.mse_target == "one" else None
         return losses.at_each_step(scores, y, mse_share=config.mse_share, level=level)
 
-    steps = torch.randperm(len(x))[: config.backward_steps].tolist()
-    output = online.learn(net, x, loss_of, learning=steps)
+    k = config.backward_steps
+    learning = range(len(x)) if k is None else torch.randperm(len(x))[:k].tolist()
+    output = online.learn(net, x, loss_of, learning=learning)
     update()
     return output
 
