@@ -44,7 +44,12 @@ def ours(method: str, time_steps: int) -> tuple[nn.Module, Step]:
 
 
 def spikingjelly(method: str, time_steps: int) -> tuple[nn.Module, Step]:
-    from spikingjelly.activation_based import functional, layer, neuron, surrogate
+    from spikingjelly.activation_based import (  # type: ignore[import-not-found]
+        functional,
+        layer,
+        neuron,
+        surrogate,
+    )
 
     mode = "m" if method == "bptt" else "s"
     options: dict[str, Any] = {"tau": 2.0, "decay_input": False, "v_reset": None, "step_mode": mode}
@@ -89,7 +94,7 @@ def spikingjelly(method: str, time_steps: int) -> tuple[nn.Module, Step]:
 
 def snntorch(method: str, time_steps: int) -> tuple[nn.Module, Step]:
     """Its neurons go through time in a loop; the other layers take all time steps at once, which is faster."""
-    from snntorch import Leaky, surrogate
+    from snntorch import Leaky, surrogate  # type: ignore[import-not-found]
 
     class Unrolled(nn.Module):
         def __init__(self) -> None:
