@@ -53,7 +53,11 @@ class Config(MethodConfig):
 
 
 def skip(config: Config, task: Task) -> str | None:
-    return f"ottt trains feed-forward networks; {task.network} has feedback" if catalog.has_feedback(task) else None
+    if catalog.has_feedback(task):
+        return f"ottt trains feed-forward networks; {task.network} has feedback"
+    if not catalog.is_linear(task):
+        return f"ottt's traces need linear layers between neurons; {task.network} has max pooling or multiplies spikes"
+    return None
 
 
 def build(config: Config, task: Task) -> nn.Module:

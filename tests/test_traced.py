@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.models.layers import AvgPool2d, Conv2d, Dropout, Flatten, Linear
+from harness.models.layers import Conv2d, Dropout, Flatten, Linear
 from harness.models.neurons import Dynamics, SurrogateNeuron
 from harness.models.pieces import advance
+from harness.models.pooling import AvgPool2d
 from harness.models.traced import Traced, Tracing
 
 
@@ -15,15 +16,18 @@ def spikes_and_trace() -> tuple[Tensor, Tensor]:
     return spikes, torch.rand(4, 3, 6, 6, dtype=torch.float64)
 
 
-def test_convolution_learns_from_the_trace_and_passes_on_the_gradient_of_the_spikes(spikes_and_trace):
+@pytest.mark.parametrize(("kernel_size", "padding"), [(3, 1), (1, 0)])
+def test_convolution_learns_from_the_trace_and_passes_on_the_gradient_of_the_spikes(
+    spikes_and_trace, kernel_size, padding
+):
     spikes, trace = spikes_and_trace
-    layer = Conv2d(3, 5, 3, stride=2, padding=1).double()
+    layer = Conv2d(3, 5, kernel_size, stride=2, padding=padding).double()
     out = layer(Traced(spikes, trace))
     torch.testing.assert_close(out, layer(spikes[None]))
     delta = torch.randn_like(out)
     out.backward(delta)
-    weight = torch.nn.grad.conv2d_weight(trace, layer.weight.shape, delta[0], stride=2, padding=1)
-    passed = torch.nn.grad.conv2d_input(spikes.shape, layer.weight, delta[0], stride=2, padding=1)
+    weight = torch.nn.grad.conv2d_weight(trace, layer.weight.shape, delta[0], stride=2, padding=padding)
+    passed = torch.nn.grad.conv2d_input(spikes.shape, layer.weight, delta[0], stride=2, padding=padding)
     torch.testing.assert_close(layer.weight.grad, weight)
     torch.testing.assert_close(spikes.grad, passed)
     torch.testing.assert_close(layer.bias.grad, delta.sum((0, 1, 3, 4)))
@@ -40,6 +44,16 @@ def test_linear_layer_learns_from_the_trace_behind_layers_without_weights(spikes
     pooled = nn.functional.avg_pool2d(trace, 2).flatten(1)
     torch.testing.assert_close(layers[2].weight.grad, delta[0].T @ pooled)
     assert spikes.grad.abs().sum() > 0
+
+
+def test_layout_of_the_trace_does_not_matter(spikes_and_trace):
+    spikes, trace = spikes_and_trace
+    layer, gradients = Conv2d(3, 5, 3).double(), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layer(Traced(spikes, trace.contiguous(memory_format=layout))).square().sum().backward()
+        gradients.append(layer.weight.grad.clone())
+        layer.zero_grad()
+    torch.testing.assert_close(*gradients)
 
 
 def test_spikes_that_are_their_own_trace_learn_as_usual(spikes_and_trace):

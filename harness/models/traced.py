@@ -56,6 +56,10 @@ class Traced:
         if torch.is_autocast_enabled(spikes.device.type):
             dtype = torch.get_autocast_dtype(spikes.device.type)
             spikes, trace = spikes.to(dtype), trace.to(dtype)
+        if trace.stride() != spikes.stride():
+            trace = torch.empty_strided(spikes.shape, spikes.stride(), dtype=trace.dtype, device=trace.device).copy_(
+                trace
+            )
         replaced = 0
 
         # A linear map keeps its input for nothing but the gradient of its weight: there the trace takes its place.
@@ -64,7 +68,7 @@ class Traced:
             if tensor.data_ptr() != spikes.data_ptr():
                 return tensor
             replaced += 1
-            return trace.view(tensor.shape)
+            return trace.as_strided(tensor.shape, tensor.stride())  # where the map took some of the spikes only, too
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             out = op(spikes, weight, bias)
