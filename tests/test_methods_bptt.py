@@ -18,6 +18,7 @@ SMOOTH = {
     "triangle": lambda x, gamma: (x / gamma).clamp(-1, 1) * (1 - (x / gamma).clamp(-1, 1).abs() / 2),
     "sigmoid": lambda x, k: torch.sigmoid(k * x),
     "arctan": lambda x, a: torch.atan(math.pi / 2 * a * x) / math.pi,
+    "gaussian": lambda x, a: 0.5 * torch.erf(x / (a * math.sqrt(2))),
 }
 """Functions whose derivatives are the surrogates."""
 
@@ -32,10 +33,11 @@ def spike(x: Tensor, config: bptt.Config) -> Tensor:
     return (x >= 0).to(x.dtype) + smooth - smooth.detach()
 
 
-def neurons(current: Tensor, config: bptt.Config) -> Tensor:
+def neurons(current: Tensor, config: bptt.Config, w: Tensor | None = None) -> Tensor:
     v, emitted = torch.zeros_like(current[0]), []
+    leak = 1.0 if config.leak is None else config.leak
     for step in current:
-        u = config.leak * v + step
+        u = leak * v + step if w is None else v + torch.sigmoid(w) * (step - v)
         s = spike(u - config.v_threshold, config)
         emitted.append(s)
         cut = s.detach() if config.detach_reset else s
@@ -44,12 +46,23 @@ def neurons(current: Tensor, config: bptt.Config) -> Tensor:
 
 
 def loss_by_hand(p: dict[str, Tensor], x: Tensor, config: bptt.Config) -> Tensor:
-    """Cross-entropy of flatten -> linear -> batch norm over time -> neurons -> linear -> mean over time."""
+    """Flatten -> linear -> batch norm -> neurons -> linear (-> neurons) -> loss."""
     x = x.clone(memory_format=torch.contiguous_format)
-    current = F.linear(x.flatten(2), p["body.1.weight"]).flatten(0, 1)
-    current = F.batch_norm(current, None, None, p["body.2.weight"], p["body.2.bias"], training=True)
-    spikes = neurons(current.unflatten(0, x.shape[:2]), config)
-    scores = F.linear(spikes, p["body.5.weight"], p["body.5.bias"])
+    body = "body.0" if config.readout == "spiking" else "body"
+    current = F.linear(x.flatten(2), p[f"{body}.1.weight"])
+    over = (1,) if config.norm == "per_step" else (0, 1)
+    variance, mean = torch.var_mean(current, over, correction=0, keepdim=True)
+    gamma = p[f"{body}.2.weight"] * (config.v_threshold if config.norm == "tdbn" else 1)
+    current = gamma * (current - mean) / (variance + 1e-5).sqrt() + p[f"{body}.2.bias"]
+    spikes = neurons(current, config, p.get(f"{body}.3.w"))
+    scores = F.linear(spikes, p[f"{body}.5.weight"], p[f"{body}.5.bias"])
+    if config.readout == "spiking":
+        scores = neurons(scores, config, p.get("body.1.w"))
+    if config.loss == "tet":
+        each = torch.stack([F.cross_entropy(score, labels()) for score in scores]).mean()
+        return (1 - config.tet_lambda) * each + config.tet_lambda * ((scores - config.tet_phi) ** 2).mean()
+    if config.loss == "mse":
+        return ((scores.mean(0) - torch.eye(3)[labels()]) ** 2).mean()
     return F.cross_entropy(scores.mean(0), labels())
 
 
@@ -63,7 +76,7 @@ def assert_gradients_are_autograds(x: Tensor, **settings) -> dict[str, Tensor]:
     torch.testing.assert_close(output.loss, loss.detach(), rtol=1e-12, atol=1e-12)
     for name, p in parameters.items():
         torch.testing.assert_close(found[name], p.grad, rtol=1e-9, atol=1e-9, msg=name)
-    assert found["body.1.weight"].abs().max() > 1e-4
+        assert found[name].abs().max() > 1e-5, name
     return found
 
 
@@ -80,6 +93,46 @@ def test_gradients_are_those_of_autograd_through_the_loop(surrogate, reset, deta
 @every_reset
 def test_gradients_follow_leak_threshold_and_width(settings, reset):
     assert_gradients_are_autograds(moving(6, dtype=torch.float64), reset=reset, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"neuron": "if", "surrogate": "gaussian"},
+        {"neuron": "plif", "tau": 3.0},
+        {"neuron": "plif", "detach_reset": True, "readout": "spiking"},
+        {"loss": "mse"},
+        {"loss": "mse", "readout": "spiking"},
+        {"loss": "tet", "tet_lambda": 0.3, "tet_phi": 0.7},
+        {"norm": "per_step"},
+        {"norm": "tdbn", "v_threshold": 0.6},
+    ],
+    ids=str,
+)
+@every_reset
+@both_inputs
+def test_gradients_follow_neuron_loss_readout_and_norm(settings, reset, inputs):
+    # Wide surrogates, since the spikes of the readout are rare
+    width = {} if "surrogate" in settings else {"surrogate_width": 3.0}
+    assert_gradients_are_autograds(inputs(6, dtype=torch.float64), reset=reset, **width, **settings)
+
+
+def test_plif_starts_from_tau_and_learns_one_number_a_layer():
+    _, _, net = tiny.build("bptt", {"neuron": "plif", "tau": 4.0}, tiny.task("mlp"))
+    _, _, lif = tiny.build("bptt", {}, tiny.task("mlp"))
+    learned = {name for name, _ in net.named_parameters()} - {name for name, _ in lif.named_parameters()}
+    assert learned == {"body.3.w"}
+    assert net.body[3].w.sigmoid().item() == pytest.approx(1 / 4)
+
+
+def test_plif_with_its_leak_at_rest_is_lif_with_a_smaller_input():
+    x = moving(dtype=torch.float64)
+    _, config, plif = tiny.build("bptt", {"neuron": "plif", "tau": 2.0}, tiny.task("mlp", batch_norm=False))
+    _, _, lif = tiny.build("bptt", {"leak": 0.5}, tiny.task("mlp", batch_norm=False))
+    plif.double().eval(), lif.double().eval()
+    for p in lif.body[1].parameters():
+        p.data *= 0.5
+    torch.testing.assert_close(bptt.predict(plif, 9 * x, config), bptt.predict(lif, 9 * x, config))
 
 
 @every_shape
@@ -108,7 +161,7 @@ def test_prediction_is_the_mean_of_the_last_layer_so_far():
     net.double().eval()
     x = moving(6, dtype=torch.float64)
     with torch.no_grad():
-        scores, last = method.predict(net, x, config), net.body(x)
+        scores, last = method.predict(net, x, config), net(x)
     for t in range(6):
         torch.testing.assert_close(scores[t], last[: t + 1].mean(0))
 
@@ -124,8 +177,9 @@ def test_training_and_prediction_agree_on_the_last_step():
 def test_defaults_are_those_of_standard_direct_training():
     # Deng et al., ICLR 2022 (arXiv:2202.11946): theta 1, tau 2 (leak 0.5), hard reset, triangle with gamma 1.
     assert bptt.Config().model_dump() == {
-        "v_threshold": 1.0, "leak": 0.5, "reset": "hard", "detach_reset": False,
-        "surrogate": "triangle", "surrogate_width": 1.0,
+        "neuron": "lif", "v_threshold": 1.0, "leak": 0.5, "tau": None, "reset": "hard", "detach_reset": False,
+        "surrogate": "triangle", "surrogate_width": 1.0, "norm": "merged", "readout": "linear",
+        "loss": "cross_entropy", "tet_lambda": None, "tet_phi": None, "time_segments": 1,
     }  # fmt: skip
 
 
@@ -137,8 +191,77 @@ def test_width_is_the_published_one_unless_it_is_given(surrogate):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"leak": 0}, {"leak": 1.1}, {"v_threshold": 0}, {"reset": "none"}, {"surrogate": "step"}], ids=str
-)
+    "setting",
+    [
+        {"leak": 0}, {"leak": 1.1}, {"v_threshold": 0}, {"reset": "none"}, {"surrogate": "step"}, {"time_segments": 0},
+        {"tau": 3.0}, {"leak": 0.5, "neuron": "if"}, {"leak": 0.5, "neuron": "plif"}, {"tau": 1.0, "neuron": "plif"},
+        {"tet_lambda": 0.1}, {"tet_phi": 0.1, "loss": "mse"},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(ValidationError, match=next(iter(setting))):
         bptt.Config(**setting)
+
+
+def test_a_spiking_readout_is_refused_with_tet():
+    with pytest.raises(ValidationError, match="readout: linear"):
+        bptt.Config(loss="tet", readout="spiking")
+
+
+def refusal(network: str = "mlp", *, time_steps: int = 4, batch_norm: bool = True, **settings) -> str | None:
+    return bptt.skip(bptt.Config(**settings), tiny.task(network, time_steps=time_steps, batch_norm=batch_norm))
+
+
+def test_segments_want_a_norm_that_sees_one_step_or_none():
+    assert "per_step" in refusal(time_segments=2)
+    assert "per_step" in refusal(time_segments=2, norm="tdbn")
+    assert refusal(time_segments=2, norm="per_step") is None
+    assert refusal(time_segments=2, batch_norm=False) is None
+    assert "5" in refusal(time_segments=5, norm="per_step")
+
+
+def test_a_norm_without_effect_is_refused():
+    assert "no norm" in refusal(norm="tdbn", batch_norm=False)
+    assert refusal(norm="tdbn") is None
+
+
+def saved_bytes(run) -> int:
+    """Bytes that autograd keeps of a forward pass, storages once."""
+    storages = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("segments", [2, 3, 7])
+@pytest.mark.parametrize(
+    "settings", [{"norm": "per_step"}, {"norm": "per_step", "neuron": "plif", "reset": "soft", "loss": "tet"}], ids=str
+)
+@both_inputs
+def test_segments_change_neither_gradient_nor_running_statistics(segments, settings, inputs):
+    task, x = tiny.task("convnet", time_steps=7, dropout=0.3), inputs(7, dtype=torch.float64)
+    found = []
+    for more in ({}, {"time_segments": segments}):
+        method, config, net = tiny.build("bptt", settings | more, task)
+        torch.manual_seed(3)
+        output, gradients = tiny.gradients(method, config, net.double().train(), x, labels())
+        found.append({"loss": output.loss, **gradients, **dict(net.named_buffers())})
+    assert "body.1.running_var" in found[0]
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_segments_keep_less():
+    task, x = tiny.task("convnet", time_steps=8), moving(8)
+    kept = []
+    for segments in (1, 2, 4):
+        _, _, net = tiny.build("bptt", {"norm": "per_step", "time_segments": segments}, task)
+        kept.append(saved_bytes(lambda net=net: net(x)))
+    assert kept[0] > kept[1] > kept[2]
+    assert kept[2] < 0.5 * kept[0], "and most of that is input and weights"

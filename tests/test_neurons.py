@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.models import neurons
 from harness.models.neurons import Dynamics, SurrogateNeuron, charge, fire, running_rates, weighted_mean
+from harness.models.pieces import advance
 from tests.tiny import unhurried
 
 DYNAMICS = [
@@ -128,8 +130,10 @@ def test_weighted_mean_is_the_dot_product_with_time(time_steps):
     assert torch.equal(x, currents(time_steps))
 
 
-def surrogate_neuron(dynamics: Dynamics) -> SurrogateNeuron:
-    return SurrogateNeuron(dynamics, v_threshold=0.7, shape="triangle", width=1.0, detach_reset=False)
+def surrogate_neuron(dynamics: Dynamics, *, train_leak: bool = False) -> SurrogateNeuron:
+    return SurrogateNeuron(
+        dynamics, v_threshold=0.7, shape="triangle", width=1.0, detach_reset=False, train_leak=train_leak
+    )
 
 
 @each
@@ -143,3 +147,49 @@ def test_surrogate_neuron_adds_up_half_precision_in_float32(dynamics):
     emitted = surrogate_neuron(dynamics)(half)
     assert emitted.dtype == torch.float32
     assert torch.equal(emitted, spikes(half.float(), 0.7, dynamics))
+
+
+def trained(neuron: SurrogateNeuron, current: Tensor, pieces: int = 1) -> list[Tensor]:
+    """Spikes and gradients, the simulation being cut into pieces of time."""
+    neuron.zero_grad()
+    current = current.detach().requires_grad_()
+    emitted, state = [], None
+    for piece in current.tensor_split(pieces):
+        out, state = advance(neuron, piece, state)
+        emitted.append(out)
+    emitted = torch.cat(emitted)
+    (emitted * torch.randn(emitted.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    return [emitted.detach(), current.grad, *(p.grad.clone() for p in neuron.parameters())]
+
+
+PLIF = Dynamics(leak=0.7, gain=0.3, reset="hard")
+each_trained = pytest.mark.parametrize(
+    "neuron", [*map(surrogate_neuron, DYNAMICS), surrogate_neuron(PLIF, train_leak=True).double()], ids=str
+)
+
+
+@each_trained
+@pytest.mark.parametrize("pieces", [2, 7])
+def test_pieces_of_time_are_the_whole(neuron, pieces):
+    for found, expected in zip(trained(neuron, currents(), pieces), trained(neuron, currents()), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@each_trained
+def test_simulating_few_samples_at_a_time_changes_no_bit(neuron, monkeypatch):
+    expected = trained(neuron, currents(batch_size=8))
+    monkeypatch.setattr(neurons, "CACHED", 12)
+    assert len(neurons.blocks(currents(batch_size=8)[0])) == 4
+    for found, same in zip(trained(neuron, currents(batch_size=8))[:2], expected[:2], strict=True):
+        assert torch.equal(found, same)
+
+
+@each_trained
+def test_a_current_that_stays_the_same_is_that_current_in_memory(neuron):
+    view = currents(1).expand(6, -1, -1)
+    (spikes, passed, *more), (same, expected, *more_too) = (
+        trained(neuron, x) for x in (view, view.clone(memory_format=torch.contiguous_format))
+    )
+    assert torch.equal(spikes, same)
+    torch.testing.assert_close(passed.sum(0), expected.sum(0))
+    torch.testing.assert_close(more, more_too)

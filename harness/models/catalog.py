@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from harness import models
@@ -52,6 +53,19 @@ def is_linear(task: Task) -> bool:
     """
     module = _module(task)
     return not hasattr(module, "linear") or module.linear(config(task))
+
+
+def has_norm(task: Task) -> bool:
+    """Whether the task's feed-forward network has a place for a norm, so that a method's choice of one matters."""
+    places = []
+
+    def norm(channels: int, *, branches: int = 1) -> nn.Module:
+        places.append(channels)
+        return nn.Identity()
+
+    with torch.device("meta"):
+        build(task, nn.Identity, norm=norm)
+    return bool(places)
 
 
 def build(task: Task, neuron: Callable[[], nn.Module] | None = None, *, norm: Norm = batch_norm) -> nn.Module:

@@ -1,26 +1,29 @@
 """The layers that every architecture is made of, so that one architecture serves every method.
 
-They take tensors of shape (T, B, C, ...), or `Streams` where a method trains on firing rates (`streams.py`). Where all
-time steps are the same (a still image), a tensor has stride 0 over T, and a layer runs once instead of T times.
-Parameters have torch's names, shapes and initial values.
+They take tensors of shape (T, B, C, ...); `Streams` where a method trains on firing rates (`streams.py`); or `Traced`
+spikes of one step where it learns while the simulation runs (`traced.py`). Where all time steps are the same (a still
+image), a tensor has stride 0 over T, and a layer runs once instead of T times. Parameters have torch's names, shapes
+and initial values.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.neurons import at_least_float32
+from harness.models.pieces import Kept
 from harness.models.rates import NormalisedRates
 from harness.models.streams import ALL, Draw, Rates, Streams
+from harness.models.traced import Traced
 
-Activity = TypeVar("Activity", Tensor, Streams)
+Activity = TypeVar("Activity", Tensor, Streams, Traced)
 
-Kept = dict[tuple[int, int], list[Tensor]]
+FirstSteps = dict[tuple[int, int], list[Tensor]]
 """The first time steps of some samples (their slice's start and stop)."""
 
 
@@ -39,10 +42,10 @@ class Norm(Protocol):
 class Linear(nn.Linear):
     """Fully connected: (T, B, N) -> (T, B, M)."""
 
-    def forward(self, x: Activity) -> Activity:
-        if isinstance(x, Streams):
-            return x.affine(F.linear, self.weight, self.bias, torch.Size((x.shape[0], self.out_features)))
-        return each_step(super().forward, x)
+    def forward(self, x: Tensor | Streams | Traced) -> Any:
+        if isinstance(x, Tensor):
+            return each_step(super().forward, x)
+        return x.affine(F.linear, self.weight, self.bias, torch.Size((x.shape[0], self.out_features)))
 
 
 class Conv2d(nn.Conv2d):
@@ -56,10 +59,10 @@ class Conv2d(nn.Conv2d):
         # Channels last is twice as fast on CPUs and on GPUs with half precision; activations follow the weight.
         self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Activity) -> Activity:
-        if isinstance(x, Streams):
-            return x.affine(self._convolve, self.weight, self.bias, self._shape_after(x.shape))
-        return each_step(lambda rows: self._convolve(rows, self.weight, self.bias), x)
+    def forward(self, x: Tensor | Streams | Traced) -> Any:
+        if isinstance(x, Tensor):
+            return each_step(lambda rows: self._convolve(rows, self.weight, self.bias), x)
+        return x.affine(self._convolve, self.weight, self.bias, self._shape_after(x.shape))
 
     def _convolve(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kernel_size == (1, 1) and self.in_channels < FEW_CHANNELS and self.padding == (0, 0):
@@ -77,7 +80,7 @@ class Flatten(nn.Module):
     """(T, B, ...) -> (T, B, N)."""
 
     def forward(self, x: Activity) -> Activity:
-        return x.flatten() if isinstance(x, Streams) else each_step(lambda rows: rows.flatten(1), x)
+        return each_step(lambda rows: rows.flatten(1), x) if isinstance(x, Tensor) else x.flatten()
 
 
 class Scale(nn.Module):
@@ -100,14 +103,23 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
+        self.kept: Kept | None = None
 
     def forward(self, x: Activity) -> Activity:
         if not self.training or self.p == 0:
             return x
-        if isinstance(x, Streams):
-            return x.scale(self.mask(x.shape, x.device))
-        mask = self.mask(x.shape[1:], x.device).to(x.dtype)
+        if not isinstance(x, Tensor):
+            return x.scale(self._same(x.shape, x.device))
+        mask = self._same(x.shape[1:], x.device).to(x.dtype)
         return (x[0] * mask).expand_as(x) if x.stride(0) == 0 else x * mask
+
+    def _same(self, shape: torch.Size, device: torch.device) -> Tensor:
+        """The mask of the pieces of time before, if there are any."""
+        if self.kept is None:
+            return self.mask(shape, device)
+        if self.kept.value is None:
+            self.kept.value = self.mask(shape, device)
+        return self.kept.value
 
     def mask(self, shape: torch.Size, device: torch.device) -> Tensor:
         """0 with probability p, else 1 / (1 - p)."""
@@ -131,7 +143,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x: Activity) -> Activity:
+    def forward(self, x: Tensor | Streams) -> Any:
         return self._streams(x) if isinstance(x, Streams) else each_step(self._rows, x)
 
     def _rows(self, rows: Tensor) -> Tensor:
@@ -149,7 +161,7 @@ class BatchNorm(nn.Module):
 
         def steps(channels: slice) -> Draw:
             draw = x.steps(channels)
-            kept: Kept = {}
+            kept: FirstSteps = {}
             if self.training:
                 kept, mean[channels], variance[channels] = self._measure(x, channels, draw)
             scale = self.weight.detach()[channels] * (variance[channels] + self.eps).rsqrt()
@@ -177,9 +189,9 @@ class BatchNorm(nn.Module):
 
         return x.then(x.shape, steps, rates)
 
-    def _measure(self, x: Streams, channels: slice, draw: Draw) -> tuple[Kept, Tensor, Tensor]:
+    def _measure(self, x: Streams, channels: slice, draw: Draw) -> tuple[FirstSteps, Tensor, Tensor]:
         """Look at all time steps of some channels: the steps that fit into memory, mean and (biased) variance."""
-        kept: Kept = {}
+        kept: FirstSteps = {}
         found: list[tuple[Tensor, Tensor]] = []
         counts: list[int] = []
         for samples in x.samples(channels):

@@ -7,6 +7,7 @@ h(u - theta). Every h integrates to 1. Shapes and their sources:
     triangle    h(x) = max(0, gamma - |x|) / gamma^2    TET (Deng et al., 2022), gamma = 1
     sigmoid     h(x) = k sig(kx) (1 - sig(kx))          OTTT (Xiao et al., 2022), k = 4
     arctan      h(x) = (a/2) / (1 + (pi a x / 2)^2)     PLIF, SEW-ResNet (Fang et al., 2021), a = 2
+    gaussian    h(x) = exp(-x^2 / 2 a^2) / (sqrt(2 pi) a)   STBP's fourth; a = 1 / sqrt(2 pi), so h(0) = 1 as above
 """
 
 import math
@@ -16,24 +17,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Surrogate = Literal["rectangle", "triangle", "sigmoid", "arctan"]
+Surrogate = Literal["rectangle", "triangle", "sigmoid", "arctan", "gaussian"]
 
-WIDTHS: dict[Surrogate, float] = {"rectangle": 1.0, "triangle": 1.0, "sigmoid": 4.0, "arctan": 2.0}
-"""Published parameter of each shape: a, gamma, k, a. For sigmoid and arctan a larger one is narrower."""
+WIDTHS: dict[Surrogate, float] = {
+    "rectangle": 1.0, "triangle": 1.0, "sigmoid": 4.0, "arctan": 2.0, "gaussian": 1 / math.sqrt(2 * math.pi),
+}  # fmt: skip
+"""Usual parameter of each shape: a, gamma, k, a, a. For sigmoid and arctan a larger one is narrower."""
+
+
+def with_width(settings: dict[str, Any], default: Surrogate) -> dict[str, Any]:
+    """A method's settings with `surrogate_width` filled in, where it is not given, by the shape's usual one."""
+    if settings.get("surrogate_width") is not None:
+        return settings
+    return settings | {"surrogate_width": WIDTHS.get(settings.get("surrogate", default))}
 
 
 def derivative(x: Float[Tensor, "..."], shape: Surrogate, width: float) -> Float[Tensor, "..."]:
     """h(x) of a shape, where x is the potential's distance from the threshold."""
     match shape:
         case "rectangle":
-            return (x.abs() < width / 2).to(x.dtype) / width
+            return x.abs().lt_(width / 2).div_(width)
         case "triangle":
-            return (width - x.abs()).clamp_(min=0) / width**2
+            return x.abs().neg_().add_(width).clamp_(min=0).div_(width**2)
         case "sigmoid":
-            firing = torch.sigmoid(width * x)
-            return width * firing * (1 - firing)
+            firing = (x * width).sigmoid_()
+            return torch.addcmul(firing, firing, firing, value=-1).mul_(width)
         case "arctan":
-            return (width / 2) / (1 + (math.pi / 2 * width * x) ** 2)
+            return (x * (math.pi / 2 * width)).square_().add_(1).reciprocal_().mul_(width / 2)
+        case "gaussian":
+            return x.square().mul_(-0.5 / width**2).exp_().mul_(1 / (math.sqrt(2 * math.pi) * width))
         case _:
             assert_never(shape)
 

@@ -1,0 +1,50 @@
+"""Learning while the simulation runs: a time step is simulated, judged and forgotten before the next one begins.
+
+Potentials, traces and dropout masks go on from step to step, gradients do not; so memory is that of one step.
+"""
+
+from collections.abc import Callable, Collection
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness.contract import StepOutput, Update
+from harness.models.neurons import running_rates
+from harness.models.pieces import State, advance, detached
+
+
+def learn(
+    net: nn.Module, x: Float[Tensor, "T B C H W"], loss_of: Callable[[Tensor], Tensor], *,
+    learning: Collection[int], after_step: Update = lambda: None,
+) -> StepOutput:  # fmt: skip
+    """Add up the gradients of loss_of(scores (1, B, K)) / T of the time steps in `learning`; the rest has no gradient.
+
+    Returns the loss over all steps and the mean scores.
+    """
+    losses, scores, state = [], [], None
+    for t in range(len(x)):
+        with torch.set_grad_enabled(t in learning):
+            now, state = _step(net, x, t, state)
+            loss = loss_of(now) / len(x)
+        if t in learning:
+            loss.backward()
+            after_step()
+        losses.append(loss.detach())
+        scores.append(now.detach())
+    return StepOutput(torch.stack(losses).sum(), torch.cat(scores).mean(0))
+
+
+@torch.no_grad()
+def scores(net: nn.Module, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
+    """The mean of the last layer after each time step."""
+    state, steps = None, []
+    for t in range(len(x)):
+        now, state = _step(net, x, t, state)
+        steps.append(now[0])
+    return torch.stack(list(running_rates(steps)))
+
+
+def _step(net: nn.Module, x: Tensor, t: int, state: State | None) -> tuple[Tensor, State]:
+    out, state = advance(net, x[t : t + 1], state)
+    return out, detached(state)
