@@ -108,6 +108,7 @@ class NetworkBlock(Block):
 class Train(Block):
     """The training recipe, the same for every method unless a method's own `train` overrides a key."""
 
+    LATER = frozenset({"compile"})
     epochs: int = Field(20, ge=0)
     """0 trains nothing: the weights are judged as they are at the start."""
     batch_size: int = Field(64, ge=1)
@@ -131,6 +132,8 @@ class Train(Block):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes under autocast; weights stay float32."""
+    compile: bool = False
+    """Fuse the neurons' loops over time by torch.compile on CPUs: seconds once for each T, then faster; same spikes."""
     deterministic: bool = True
     """Ask torch for algorithms that repeat bit for bit."""
     limit_batches: int | None = Field(None, ge=1)

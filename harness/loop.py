@@ -1,5 +1,6 @@
 """The training loop: plain torch, one process among equals. Knows no Ray, no MLflow and no plug-in by name."""
 
+import logging
 import random
 import time
 from collections import defaultdict
@@ -22,6 +23,8 @@ from harness.contract import Method, MethodConfig, Task
 from harness.metrics import Tally
 from harness.models.transfer import load
 from harness.record import Epoch
+
+log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 CHECK_EVERY = 100
@@ -75,6 +78,8 @@ class Training:
         torch.use_deterministic_algorithms(setup.recipe.deterministic, warn_only=True)
         seed_everything(setup.seed)
         self.net = setup.method.build(setup.config, setup.task).to(setup.device)
+        if setup.recipe.compile:
+            self._compile_loops()
         if setup.weights is not None:
             self._start(setup.weights)
         groups = getattr(setup.method, "param_groups", _all_parameters)(self.net, setup.config)
@@ -96,6 +101,14 @@ class Training:
         for epoch in range(len(self.history), self.setup.recipe.epochs):
             self.history.append(self._epoch(epoch))
             yield self.history[-1]
+
+    def _compile_loops(self) -> None:
+        """Let every layer of neurons that can do so fuse its loop over time."""
+        layers: list[Any] = [layer for layer in self.net.modules() if hasattr(layer, "compile_loop")]
+        for layer in layers:
+            layer.compile_loop = True
+        if not layers:
+            log.warning("train.compile has no effect here: the method's neurons have no loop that can be compiled")
 
     @torch.no_grad()
     def _start(self, weights: Mapping[str, Tensor]) -> None:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
 from harness.models import catalog, losses, norms
-from harness.models.neurons import Dynamics, SurrogateNeuron, running_rates
+from harness.models.neurons import Dynamics, running_rates
 from harness.models.pieces import in_segments
 from harness.models.surrogate import Surrogate, with_width
+from harness.models.surrogate_neuron import SurrogateNeuron
 
 TET = "arXiv:2202.11946"
 PAPER: dict[tuple[str, str], dict[str, float]] = {

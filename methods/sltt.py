@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
 from harness.models import catalog, losses, online
-from harness.models.neurons import Dynamics, SurrogateNeuron
+from harness.models.neurons import Dynamics
 from harness.models.surrogate import Surrogate, with_width
+from harness.models.surrogate_neuron import SurrogateNeuron
 
 MEMORY = "constant"
 REDUCE = "explicit"

@@ -31,7 +31,7 @@ def test_methods_need_torch_and_pydantic_only(file):
     names = imported(file)
     assert {name.split(".")[0] for name in names} <= METHOD_LEVEL
     ours = {".".join(name.split(".")[:2]) for name in names if name.startswith("harness.")}
-    assert ours <= {"harness.contract", "harness.models", "harness.solvers"}
+    assert ours <= {"harness.contract", "harness.kernels", "harness.models", "harness.solvers"}
 
 
 def test_loop_needs_neither_ray_nor_mlflow():

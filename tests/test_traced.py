@@ -3,9 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.layers import Conv2d, Dropout, Flatten, Linear
-from harness.models.neurons import Dynamics, SurrogateNeuron
+from harness.models.neurons import Dynamics
 from harness.models.pieces import advance
 from harness.models.pooling import AvgPool2d
+from harness.models.surrogate_neuron import SurrogateNeuron
 from harness.models.traced import Traced, Tracing
 
 

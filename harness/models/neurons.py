@@ -15,19 +15,13 @@ Potentials start at 0 unless told otherwise. Reset is by theta even where a neur
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-
-from harness.models import surrogate
-from harness.models.pieces import Kept
-from harness.models.surrogate import Surrogate
+from torch import Tensor
 
 Reset = Literal["soft", "hard"]
-CACHED = 2**16
-"""Neurons that a CPU simulates at a time, so that what they need stays in its cache from one step to the next."""
 
 
 @dataclass(frozen=True)
@@ -105,129 +99,6 @@ def weighted_mean(x: Float[Tensor, "T B ..."], weights: Sequence[float]) -> Floa
     for step, weight in zip(x[1:], weights[1:], strict=True):
         total = total.add_(step, alpha=weight)
     return total
-
-
-class SurrogateNeuron(nn.Module):
-    """A layer of IF or LIF neurons that is trained by back-propagation through time with a surrogate derivative.
-
-    Emits 0 or 1. `detach_reset` cuts the gradient through the reset, so that only leak and charge carry it in time.
-    With `train_leak` the layer learns one number w (PLIF, Fang et al., ICCV 2021, arXiv:2007.05785):
-    1 / tau = sigmoid(w) is its gain and 1 - 1 / tau its leak; those of `dynamics` are where they start.
-    """
-
-    def __init__(
-        self, dynamics: Dynamics, *, v_threshold: float, shape: Surrogate, width: float, detach_reset: bool,
-        train_leak: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.dynamics, self.v_threshold, self.detach_reset = dynamics, v_threshold, detach_reset
-        self.shape, self.width = shape, width
-        self.w = nn.Parameter(torch.tensor(dynamics.gain).logit()) if train_leak else None
-        self.kept: Kept | None = None
-
-    def forward(self, current: Float[Tensor, "T B ..."]) -> Float[Tensor, "T B ..."]:
-        current, time_steps = at_least_float32(current), len(current)
-        once = current[:1] if current.stride(0) == 0 else current
-        v = self.kept.value if self.kept else None
-        spikes, v = _Unrolled.apply(once, v, None if self.w is None else self.w.sigmoid(), time_steps, self)
-        if self.kept:
-            self.kept.value = v
-        return spikes
-
-
-class _Unrolled(torch.autograd.Function):
-    """All time steps of a layer; keeps the potentials before reset and nothing else.
-
-    (currents (T, B, ...), or (1, B, ...) if all steps are the same; potentials before the first step or None for 0;
-    1 / tau if it is trained) -> spikes and the potentials after the last step.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, v_first: Tensor | None, gain: Tensor | None, time_steps: int, neuron: SurrogateNeuron
-    ) -> tuple[Tensor, Tensor]:
-        u, spikes = _like(current[0], time_steps), _like(current[0], time_steps)  # T B ...
-        v_last = torch.zeros_like(current[0]) if v_first is None else v_first.clone()
-        for rows in blocks(v_last):
-            v = v_last[rows]
-            for t in range(time_steps):
-                step = current[min(t, len(current) - 1), rows]
-                if gain is None:
-                    charge(v, step, neuron.dynamics)
-                else:
-                    v.lerp_(step, gain)
-                u[t, rows] = v
-                fire(v, spikes[t, rows], neuron.v_threshold, neuron.dynamics)
-        ctx.save_for_backward(u, v_first, gain)
-        ctx.neuron, ctx.static = neuron, len(current) < time_steps
-        ctx.set_materialize_grads(False)
-        return spikes, v_last
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        u, v_first, gain = ctx.saved_tensors
-        g_spikes, g_last = gradients
-        neuron, dynamics = ctx.neuron, ctx.neuron.dynamics
-        leaks, gains = (dynamics.leak, dynamics.gain) if gain is None else (1 - gain, gain)
-        passed = _like(u[0], 1).zero_() if ctx.static else torch.empty_like(u)
-        g_first = torch.zeros_like(u[0]) if g_last is None else g_last.clone()
-        g_gain = None if gain is None else torch.zeros_like(gain)
-        for rows in blocks(u[0]):
-            g = g_first[rows]  # dL/dv after the reset of step t, then before its charge
-            for t in reversed(range(len(u))):
-                _through_spike(g, u[t, rows], None if g_spikes is None else g_spikes[t, rows], neuron)
-                if g_gain is not None:
-                    g_gain += _dot(g, u[t, rows] - _before(t, u, v_first, rows, neuron))
-                if ctx.static:
-                    passed[0, rows].add_(g * gains)
-                else:
-                    torch.mul(g, gains, out=passed[t, rows])
-                g.mul_(leaks)
-        if g_gain is not None:
-            g_gain /= gain  # u_t - v_{t-1} = gain * (I_t - v_{t-1})
-        return passed, None if v_first is None else g_first, g_gain, None, None
-
-
-def _through_spike(g: Tensor, u: Tensor, g_spikes: Tensor | None, neuron: SurrogateNeuron) -> None:
-    """Turn dL/dv after the reset of a step into dL/du before it, in place."""
-    dynamics, theta = neuron.dynamics, neuron.v_threshold
-    distance = u - dynamics.alpha * theta
-    through = g_spikes
-    if not neuron.detach_reset:
-        reset = g * u if dynamics.reset == "hard" else g * theta
-        through = -reset if g_spikes is None else g_spikes - reset
-    if dynamics.reset == "hard":
-        g.mul_(torch.lt(distance, 0, out=torch.empty_like(distance)))
-    if through is not None:
-        g.addcmul_(through, surrogate.derivative(distance, neuron.shape, neuron.width))
-
-
-def _before(t: int, u: Tensor, v_first: Tensor | None, rows: slice, neuron: SurrogateNeuron) -> Tensor:
-    """The potentials that step t found."""
-    if t == 0:
-        return torch.zeros_like(u[0, rows]) if v_first is None else v_first[rows]
-    v = u[t - 1, rows].clone()
-    fire(v, torch.empty_like(v), neuron.v_threshold, neuron.dynamics)
-    return v
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum()
-
-
-def blocks(step: Tensor) -> list[slice]:
-    """All samples of a step (B, ...); on a CPU in groups that stay in its cache from one time step to the next."""
-    groups = 1 if step.device.type == "cuda" else -(-step.numel() // CACHED)
-    size = max(1, -(-len(step) // groups))
-    return [slice(first, first + size) for first in range(0, len(step), size)]
-
-
-def _like(step: Tensor, time_steps: int) -> Tensor:
-    """Memory for all time steps, each laid out as this one."""
-    strides = torch.empty_like(step, device="meta").stride()
-    return torch.empty_strided(
-        (time_steps, *step.shape), (step.numel(), *strides), dtype=step.dtype, device=step.device
-    )
 
 
 def at_least_float32(current: Tensor) -> Tensor:
