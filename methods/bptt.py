@@ -52,9 +52,6 @@ class Config(MethodConfig):
     norm: norms.Kind = setting(
         "merged", "statistics over time too; the same, scaled by theta (arXiv:2011.05280); of each step alone"
     )
-    readout: Literal["linear", "spiking"] = setting(
-        "linear", "scores: the last linear layer, or spikes of one neuron a class behind it (STBP)", source=TET
-    )
     loss: Literal["cross_entropy", "mse", "tet"] = setting(
         "cross_entropy", "of the mean score; squared distance of the same; of every step's score (TET)", source=TET
     )
@@ -62,6 +59,9 @@ class Config(MethodConfig):
         None, "tet: share of the MSE; None: 0.05; ImageNet, DVS: 0.001", ge=0, le=1, source=TET
     )
     tet_phi: float | None = setting(None, "tet: what the MSE pulls scores to; None: 1", source=TET)
+    readout: Literal["linear", "spiking"] = setting(
+        "linear", "scores: the last linear layer, or spikes of one neuron a class behind it (STBP)", source=TET
+    )
     time_segments: int = setting(
         1,
         "parts of the simulation whose activations are computed twice, to save memory",

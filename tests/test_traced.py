@@ -82,6 +82,13 @@ def test_traces_of_a_sum_add_up(spikes_and_trace):
     assert torch.equal(both.trace, 2 * trace)
 
 
+def test_spikes_added_to_currents_are_currents(spikes_and_trace):
+    spikes, trace = spikes_and_trace
+    current = torch.rand(1, 4, 3, 6, 6, dtype=torch.float64)
+    for total in (current + Traced(spikes, trace), Traced(spikes, trace) + current):
+        assert torch.equal(total, current + spikes)
+
+
 def test_trace_is_the_decaying_sum_of_the_spikes_so_far():
     torch.manual_seed(0)
     neuron = SurrogateNeuron(Dynamics(leak=0.5), v_threshold=1.0, shape="sigmoid", width=4.0, detach_reset=True)

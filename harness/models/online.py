@@ -22,7 +22,7 @@ def learn(
 
     Returns the loss over all steps and the mean scores.
     """
-    losses, scores, state = [], [], None
+    total, mean, state = torch.zeros(()), torch.zeros(()), None
     for t in range(len(x)):
         with torch.set_grad_enabled(t in learning):
             now, state = _step(net, x, t, state)
@@ -30,9 +30,8 @@ def learn(
         if t in learning:
             loss.backward()
             after_step()
-        losses.append(loss.detach())
-        scores.append(now.detach())
-    return StepOutput(torch.stack(losses).sum(), torch.cat(scores).mean(0))
+        total, mean = total + loss.detach(), mean + now[0].detach() / len(x)
+    return StepOutput(total, mean)
 
 
 @torch.no_grad()

@@ -44,8 +44,13 @@ class Traced:
         """Multiply by factors of shape (B, C, ...)."""
         return self.map(lambda rows: rows * factors.to(rows.dtype))
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: Self | Tensor) -> Self | Tensor:
+        # Added to currents (1, B, C, ...), spikes are part of the current of the next neuron, which has its own trace.
+        if isinstance(other, Tensor):
+            return self.spikes + other
         return type(self)(self.spikes + other.spikes, self.trace + other.trace)
+
+    __radd__ = __add__
 
     def affine(
         self, op: Callable[[Tensor, Tensor, Tensor | None], Tensor], weight: Tensor, bias: Tensor | None,
@@ -85,8 +90,8 @@ class Tracing(nn.Module):
         self.neuron, self.decay = neuron, decay
         self.kept: Kept | None = None
 
-    def forward(self, current: Tensor) -> Tensor | Traced:
-        spikes = self.neuron(current)
+    def forward(self, current: Tensor | Traced) -> Tensor | Traced:
+        spikes = self.neuron(current if isinstance(current, Tensor) else current.spikes[None])
         return traced(spikes, self.decay, self.kept) if self.kept and self.training else spikes
 
 
