@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.models import surrogate_neuron
+from harness.models import surrogate_neuron as surrogate_layer
 from harness.models.neurons import Dynamics, charge, fire, running_rates, weighted_mean
 from harness.models.pieces import advance
 from harness.models.surrogate_neuron import SurrogateNeuron
@@ -179,8 +179,8 @@ def test_pieces_of_time_are_the_whole(neuron, pieces):
 @each_trained
 def test_simulating_few_samples_at_a_time_changes_no_bit(neuron, monkeypatch):
     expected = trained(neuron, currents(batch_size=8))
-    monkeypatch.setattr(surrogate_neuron, "CACHED", 12)
-    assert len(surrogate_neuron.blocks(currents(batch_size=8)[0])) == 4
+    monkeypatch.setattr(surrogate_layer, "CACHED", 12)
+    assert len(surrogate_layer.blocks(currents(batch_size=8)[0])) == 4
     for found, same in zip(trained(neuron, currents(batch_size=8))[:2], expected[:2], strict=True):
         assert torch.equal(found, same)
 
