@@ -1,5 +1,6 @@
 """What `harness list` and `harness validate` show: names, settings, configs and plans as rows."""
 
+import itertools
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -86,8 +87,10 @@ def _configs() -> list[Path]:
 
 
 def _comment(file: Path) -> str:
-    first = file.read_text().partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """What an experiment file says about itself: its first comment, up to the command."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    said = " ".join(line.removeprefix("#").strip() for line in lines)
+    return said.partition("Command:")[0].strip()
 
 
 def _range(search: Any) -> str:
