@@ -241,6 +241,11 @@ def main() -> None:
     for solver, label, tolerance in (runs[0], (default, automatic, step.tolerance)):
         peak = peak_elsewhere(solver, tolerance)
         measures.append(report.measure(f"IDE {solver} to {label}: peak memory of a backward pass", peak, "MiB"))
+    measures.append(
+        report.measure(
+            "processes that wanted a CPU beside and with this, mean of 15 minutes", os.getloadavg()[2], "processes"
+        )
+    )
     chosen = f"default ({default} to {automatic})"
     ratio = memory[YARDSTICK, runs[0][1]] / memory[default, automatic]
     measures += [

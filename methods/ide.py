@@ -3,8 +3,9 @@
 The firing rates a of a feedback network's last layer approach a fixed point a = f(a) (`models/equilibrium.py`).
 `simulate` finds it without a gradient, T steps; `represent` applies f once, with autograd; backward solves
 v = J^T v + dL/da, J = df/da at the simulated a, and sends v into f. Memory does not grow with T.
-GMRES needs as few calls of J^T as Broyden's or Anderson's method and the least memory of them; the Neumann series
-diverges once training lets F_1, F_2, ... grow, since only the feedback is restricted (`benchmarks/ide_solvers.py`).
+GMRES needs as few calls of J^T as Broyden's or Anderson's method and, to `tolerance: auto`, the least memory of them
+(`benchmarks/ide_solvers.py`); the Neumann series diverges where training has let F_1, F_2, ... grow, which nothing
+restricts.
 Departures from the released code, whose defects have options: J of deep networks is taken at a, not at f(a); running
 statistics move once a batch; Broyden's first step has the right sign.
 """
