@@ -1,7 +1,7 @@
 """The table of all checks, and which cases each of them is tried on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.conformance import declaration, memory, prediction, start, training, workers
@@ -61,7 +61,10 @@ def _moving(case: Case) -> str | None:
 
 
 def _no_claim(case: Case) -> str | None:
-    return None if hasattr(case.module, "MEMORY") else 'nothing is claimed (MEMORY = "constant")'
+    if not hasattr(case.module, "MEMORY"):
+        return 'nothing is claimed (MEMORY = "constant")'
+    harder = not case.temporal and refusal(replace(case, inputs="moving")) is None
+    return "input that moves is the harder case" if harder else None
 
 
 def _ungrouped(case: Case) -> str | None:
