@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from harness.conformance import declaration, memory, prediction, start, training, workers
 from harness.conformance.case import Case, cases, load, ordered, refusal
 
@@ -26,7 +28,12 @@ class Check:
     """The reason why the check does not apply to a case, or None."""
 
     def __call__(self, case: Case) -> None:
-        self.function(case)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the networks are too small to share out; several threads take many times as long
+        try:
+            self.function(case)
+        finally:
+            torch.set_num_threads(threads)
 
     @property
     def name(self) -> str:
