@@ -231,12 +231,9 @@ def check(
     quiet: Quiet = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Check that METHOD keeps the contract of training methods, on small networks."""
-    import torch
-
     from harness.conformance import run
     from harness.progress import counted
 
-    torch.set_num_threads(1)  # the networks are too small to share out
     with _refused(), counted(f"checking {method}", quiet=quiet) as progress:
         found = list(run.results(method, network, progress))
     if json_:
