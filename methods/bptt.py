@@ -21,7 +21,7 @@ from harness.models.pieces import in_segments
 from harness.models.surrogate import Surrogate, with_width
 from harness.models.surrogate_neuron import SurrogateNeuron
 
-TET = "arXiv:2202.11946"
+TET, PLIF = "arXiv:2202.11946", "arXiv:2007.05785"
 PAPER: dict[tuple[str, str], dict[str, float]] = {
     ("neuron", "lif"): {"leak": 0.5},
     ("neuron", "plif"): {"tau": 2.0},
@@ -32,7 +32,7 @@ PAPER: dict[tuple[str, str], dict[str, float]] = {
 
 class Config(MethodConfig):
     neuron: Literal["lif", "if", "plif"] = setting(
-        "lif", "neuron model; plif learns its leak", source=TET, search=Search(choices=("lif", "if", "plif"))
+        "lif", "neuron model; plif learns its leak", search=Search(choices=("lif", "if", "plif")), later=True
     )
     v_threshold: float = setting(1.0, "threshold theta", gt=0, source=TET, search=Search(0.3, 2))
     leak: float | None = setting(
@@ -40,8 +40,8 @@ class Config(MethodConfig):
         search=Search(0.2, 1),
     )  # fmt: skip
     tau: float | None = setting(
-        None, "plif: initial membrane time constant; None: 2", unit="time steps", gt=1, source="arXiv:2007.05785",
-        search=Search(1.1, 5),
+        None, "plif: membrane time constant at first; None: 2", unit="time steps", gt=1, source=PLIF,
+        search=Search(1.1, 5), later=True,
     )  # fmt: skip
     reset: Literal["soft", "hard"] = setting("hard", "subtract theta, or set to 0", source=TET)
     detach_reset: bool = setting(False, "no gradient through the reset", source=TET)
@@ -50,23 +50,21 @@ class Config(MethodConfig):
         None, "parameter of the shape; None: as in harness/models/surrogate.py", gt=0, search=Search(0.5, 8, log=True)
     )
     norm: norms.Kind = setting(
-        "merged", "statistics over time too; the same, scaled by theta (arXiv:2011.05280); of each step alone"
-    )
+        "merged", "statistics over time too; the same, scaled by theta (tdBN, arXiv:2011.05280); of each step alone",
+        later=True,
+    )  # fmt: skip
     loss: Literal["cross_entropy", "mse", "tet"] = setting(
-        "cross_entropy", "of the mean score; squared distance of the same; of every step's score (TET)", source=TET
+        "cross_entropy", "of the mean score; squared error of the mean score; of the score of each step", later=True
     )
     tet_lambda: float | None = setting(
-        None, "tet: share of the MSE; None: 0.05; ImageNet, DVS: 0.001", ge=0, le=1, source=TET
+        None, "tet: share of the MSE; None: 0.05; ImageNet, DVS: 0.001", ge=0, le=1, source=TET, later=True
     )
-    tet_phi: float | None = setting(None, "tet: what the MSE pulls scores to; None: 1", source=TET)
+    tet_phi: float | None = setting(None, "tet: what the MSE pulls scores to; None: 1", source=TET, later=True)
     readout: Literal["linear", "spiking"] = setting(
-        "linear", "scores: the last linear layer, or spikes of one neuron a class behind it (STBP)", source=TET
+        "linear", "scores: the last linear layer, or the spikes of one neuron a class behind it (STBP)", later=True
     )
     time_segments: int = setting(
-        1,
-        "parts of the simulation whose activations are computed twice, to save memory",
-        ge=1,
-        source="arXiv:1604.06174",
+        1, "parts of the simulation, computed twice to save memory", ge=1, source="arXiv:1604.06174", later=True
     )
 
     @model_validator(mode="before")
