@@ -65,7 +65,10 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.BatchNorm2d(inputs), neurons())
         self.residual = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), neurons(), nn.Conv2d(outputs, outputs, 3, 1, 1)
+            nn.Conv2d(inputs, outputs, 3, stride, 1),
+            nn.BatchNorm2d(outputs),
+            neurons(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1),
         )
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride)

@@ -4,9 +4,9 @@ The forward pass is the true spiking network over T steps; the gradient is that 
 clamp of their input: o = clamp(I, 0, theta) for IF, clamp(I / tau, 0, theta / dt) for LIF. A neuron fires at
 alpha * theta, resets by theta, and learns theta. The equations are in `models/rates.py` and `models/rate_norm.py`.
 
-`gradient: unrolled` is exactly the gradient of the authors' computation through all T steps. `representation` is that of
-the paper's theory, which lacks a covariance over time in weights below a batch norm, and costs a third less time.
-Neither keeps activations of T steps.
+`gradient: unrolled` is exactly that of the authors' computation through all T steps. `representation` is that of the
+paper's theory, which lacks a covariance over time in weights below a batch norm, and takes less time. Neither keeps
+activations of T steps.
 
 The released code departs from the theory in three places, for LIF only; `exact` is the theory:
 - `slope`: of the clamp; 1 / tau as released, where the LIF neuron's true one is (1 - beta) / dt, 2 to 5 % less;
@@ -14,7 +14,7 @@ The released code departs from the theory in three places, for LIF only; `exact`
 - `threshold_gradient`: theta's has the factor dt where the clamp's upper edge, theta / dt, has the derivative 1 / dt.
 
 Settings left open follow T as in the published recipes: LIF of T < 10 has dt = 0.1 and alpha = 0.5 (recipe of T = 5),
-from T = 10 on dt = 0.05 and alpha = 0.3 (recipe of T = 20); theta = 6 dt and its bound 0.01 dt, so that a spike emits 6.
+from T = 10 on dt = 0.05 and alpha = 0.3 (recipe of T = 20); theta = 6 dt, so that a spike emits 6, its bound 0.01 dt.
 Departures: dropout has one mask for all time steps; theta's gradient is averaged over workers, not summed; calibration
 counts training images, all layers alike (the authors take the first validation images, the last batch above all).
 """
@@ -108,7 +108,9 @@ def resolve(config: Config, task: Task) -> Config:
         dt = config.dt or (0.05 if long else 0.1)
         filled = {"alpha": 0.3 if long else 0.5, "tau": 1.0, "dt": dt}
     filled |= {"v_threshold": round(AMPLITUDE * dt, 12), "threshold_bound": round(BOUND * dt, 12)}
-    return Config.model_validate(filled | {key: value for key, value in config.model_dump().items() if value is not None})
+    return Config.model_validate(
+        filled | {key: value for key, value in config.model_dump().items() if value is not None}
+    )
 
 
 def rate_code(config: Config) -> RateCode:
@@ -190,7 +192,10 @@ def build(config: Config, task: Task) -> nn.Module:
 
 
 def start(net: Network, weights: Mapping[str, Tensor], batches: Iterable[Tensor], config: Config) -> None:
-    """Take over a network of ReLUs, its thresholds from what these put out. Raises ValueError for weights that differ."""
+    """Take over the weights of a network of ReLUs, and thresholds from what these put out.
+
+    Raises ValueError that names every weight without a counterpart.
+    """
     sites = net.sites()
     transfer.load(net, weights, own={f"{name}.v_threshold" for name in sites})
     reference = copy.deepcopy(net)
@@ -198,9 +203,13 @@ def start(net: Network, weights: Mapping[str, Tensor], batches: Iterable[Tensor]
         reference.set_submodule(name, nn.ReLU())
     relus = [reference.get_submodule(name) for name in sites]
     # A ReLU network sees an input that changes over time averaged over its steps.
-    means = (x[:1] if x.stride(0) == 0 else x.mean(0, keepdim=True) for x in islice(batches, config.calibration_batches))
+    means = (
+        x[:1] if x.stride(0) == 0 else x.mean(0, keepdim=True) for x in islice(batches, config.calibration_batches)
+    )
     network = nn.Sequential(reference.body, reference.readout)
-    for neuron, value in zip(sites.values(), percentiles(network, relus, means, config.calibration_percentile), strict=True):
+    for neuron, value in zip(
+        sites.values(), percentiles(network, relus, means, config.calibration_percentile), strict=True
+    ):
         neuron.v_threshold.data.fill_(value / net.code.amplitude).clamp_(min=neuron.bound)
 
 
@@ -210,7 +219,9 @@ def param_groups(net: nn.Module, config: Config) -> list[dict[str, Any]]:
     named = [(name.endswith("v_threshold"), p) for name, p in net.named_parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": [p for is_threshold, p in named if not is_threshold]}]
     thresholds = {"params": [p for is_threshold, p in named if is_threshold]}
-    return [*groups, thresholds | ({} if decay is None else {"weight_decay": decay})] if thresholds["params"] else groups
+    return (
+        [*groups, thresholds | ({} if decay is None else {"weight_decay": decay})] if thresholds["params"] else groups
+    )
 
 
 def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Update) -> StepOutput:

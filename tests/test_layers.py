@@ -59,7 +59,7 @@ def images(static: bool) -> Tensor:
 
 
 def two_streams(x: Tensor, code: RateCode) -> Streams:
-    return of_input(x, code.dynamics.rate_weights(len(x)) if code.weighted else None)
+    return of_input(x, code.dynamics.rate_weights(len(x)))
 
 
 def drawn(x: Streams, channels: slice = ALL, first: int = 0) -> Tensor:
@@ -225,7 +225,7 @@ def test_batch_norm_below_a_sum_that_is_made_twice_moves_once(monkeypatch):
 def test_batch_norm_keeps_a_small_variance_far_from_zero():
     torch.set_default_dtype(torch.float32)
     layer, x = BatchNorm(3), 1000 + 0.1 * torch.randn(T, 50, 3, 8, 8)
-    out = drawn(layer(of_input(x, None)))
+    out = drawn(layer(two_streams(x, IF)))
     torch.testing.assert_close(out.std((0, 1, 3, 4)), torch.ones(3), rtol=0.02, atol=0)
 
 

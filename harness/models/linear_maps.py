@@ -1,7 +1,7 @@
 """Convolutions and matrix products with their gradients, one call each, for layers that are differentiated by hand."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -58,19 +58,16 @@ class Convolution:
         )
 
     def rows_gradient(self, shape: torch.Size, weight: Tensor, gradient: Tensor) -> Tensor:
-        # Only the shape of this argument is looked at, and its layout, which has to be the gradient's.
-        layout = torch.channels_last if gradient.is_contiguous(memory_format=torch.channels_last) else None
-        rows = torch.empty(
-            shape, dtype=weight.dtype, device=weight.device, memory_format=layout or torch.contiguous_format
-        )
+        # Only the shape of this argument is looked at, and its layout, which the result gets.
+        last = gradient.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        rows = torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=layout)
         return self._backward(gradient, rows, weight, (True, False))[0]
 
     def weight_gradient(self, rows: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         return self._backward(gradient, rows, weight, (False, True))[1]
 
-    def _backward(
-        self, gradient: Tensor, rows: Tensor, weight: Tensor, wanted: tuple[bool, bool]
-    ) -> tuple[Tensor, ...]:
+    def _backward(self, gradient: Tensor, rows: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> Any:
         return torch.ops.aten.convolution_backward(
             gradient, rows, weight, None, self.stride, self.padding, (1, 1), False, (0, 0), 1, (*wanted, False)
         )

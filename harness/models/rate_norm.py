@@ -1,8 +1,8 @@
 """Batch norm on two streams: statistics of the spikes, gradients of the rates.
 
 Mean and variance run over time, batch and pixels of the true currents y_t. What the unrolled network's backward sends
-below, summed over time, collapses: with G the gradient at batch norm's output, x_w and x_u its normalised input averaged
-over time with the neuron's weights and plainly, sigma the deviation, k = mean(G x_u),
+below, summed over time, collapses: with G the gradient at batch norm's output, x_w and x_u its normalised input
+averaged over time with the neuron's weights and plainly, sigma the deviation, k = mean(G x_u),
 
     d y_w = (gamma / sigma) (G - mean(G) - x_w k)     goes on to the layers below
     d y_u = (gamma / sigma) (G - mean(G) - x_u k)     goes into the weights of the layer
@@ -60,7 +60,7 @@ class Normalisation:
         """Of shape (C,). In training both are filled in when the currents are drawn, before anybody asks for rates."""
         self.gathers = norm.training and torch.is_grad_enabled()
         self.averages: list[Tensor] = []
-        """Of the currents over time, of shape (B, C, ...): with the neuron's weights and, where that differs, plainly."""
+        """Means of the currents over time, of shape (B, C, ...), for each of `x.weightings`."""
         self.terms = x.terms if norm.exact and self.gathers and not x.static and x.terms else ()
         self.products: list[Tensor] = []
         """Sum over time and samples of the currents times what went into each term, of its weight's shape."""

@@ -8,10 +8,9 @@ its firing rate follows, with R the mean over time, weighted by beta^(T - t) for
 
 theta learns from the neurons that the clamp's upper edge holds. Source: Meng et al., CVPR 2022 (arXiv:2205.00459).
 
-A neuron takes `Streams`: it simulates the spikes without a graph and sends the gradient through the rates. What the
-authors' unrolled code sends down each of its T steps is the same at every step, so nothing is lost: with g_t the gradient
-of what a neuron emits at step t, it is (1/T) slope G, G = T sum_t w_t g_t, and hidden layers receive the same g_t = g at
-every step, for which G = T g.
+A neuron takes `Streams`: it simulates the spikes without a graph and sends the gradient through the rates. Nothing is
+lost by that. With g_t the gradient of what is emitted at step t, the authors' code sends (slope / T) G down each of the
+T steps, G = T sum_t w_t g_t; so hidden layers receive the same g_t = g / T at every step, for which G = g.
 """
 
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ class RateNeuron(nn.Module):
         weighted, *plain = (mean.mul_(amplitude) for mean in means)
         mean_w, mean_u = x.rates().map(at_least_float32)
         value = _Clamp.apply(mean_w, mean_u, theta, weighted, self.code)
-        rates = Rates(value, *plain or [None])
+        rates = Rates(value, plain[0] if plain else None)
         return x.then(x.shape, steps, lambda: rates, static=False, fresh=False)
 
     def _bounded(self) -> Tensor:

@@ -222,16 +222,15 @@ class Streams:
 def of_input(x: Tensor, weights: Sequence[float]) -> Streams:
     """The streams of a network's input of shape (T, B, ...); `weights` of the time steps in the weighted rates."""
     static, plain = x.stride(0) == 0, (1 / len(x),) * len(x)
-    weighted = tuple(weights)
-    weightings = (weighted,) if weighted == plain else (weighted, plain)
+    weightings = (plain,) if tuple(weights) == plain else (tuple(weights), plain)
 
     def steps(channels: slice) -> Draw:
         return lambda samples, first: (step[samples, channels].clone() for step in (x[:1] if static else x[first:]))
 
     @cache
     def rates() -> Rates:
-        first, *second = (x[0] if static else weighted_mean(x, some) for some in weightings)
-        return Rates(first, *second or [None])
+        weighted, *plain = (x[0] if static else weighted_mean(x, some) for some in weightings)
+        return Rates(weighted, plain[0] if plain else None)
 
     return Streams(x.shape[1:], weightings, x.device, static, steps, rates, rates)
 
