@@ -26,11 +26,11 @@ class PlainNeuron(nn.Module):
         self.v_threshold = nn.Parameter(torch.tensor(v_threshold))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Clamped.apply(x.unflatten(0, (self.time_steps, -1)), self.v_threshold, self.code).flatten(0, 1)
+        return Clamped.apply(x.unflatten(0, (self.time_steps, -1)), self.v_threshold, self.code).flatten(0, 1)
 
 
-class _Clamped(torch.autograd.Function):
-    """Keeps the currents of all time steps, as the authors' code does."""
+class Clamped(torch.autograd.Function):
+    """Currents (T, B, ...), threshold -> emitted values. Keeps the currents of all time steps, as the authors' code does."""
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, theta: Tensor, code: RateCode) -> Tensor:

@@ -46,7 +46,7 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
         # Channels last is twice as fast on CPUs and on GPUs with half precision; activations follow the weight.
         self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
-        self._map = Convolution((stride, stride), (padding, padding))
+        self._map = Convolution(stride, padding)
 
     def forward(self, x: Activity) -> Activity:
         if isinstance(x, Streams):

@@ -207,9 +207,11 @@ class NormalisedRates(torch.autograd.Function):
             d_deviation = d_deviation + g_deviation
         k = (d_deviation * inverse_std.square() / count).view(ctx.aligned)
 
+        # Means over time are plain ones on both paths.
+        mean = (d_beta / count).view(ctx.aligned)
+
         def below(gradient: Tensor, x: Tensor) -> Tensor:
-            centred = gradient - gradient.mean(over, keepdim=True)
-            return centred.mul_(scale.view(ctx.aligned)).addcmul_(x, k, value=-1)
+            return (gradient - mean).mul_(scale.view(ctx.aligned)).addcmul_(x, k, value=-1)
 
         d_plain = None if x_u is x_w else below(g_u, x_u)
         d_spread = -0.5 * inverse_std**3 * d_deviation if ctx.spread else None
