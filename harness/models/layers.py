@@ -6,30 +6,21 @@ image), a tensor has stride 0 over T, and a layer runs once instead of T times. 
 and initial values.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.neurons import at_least_float32
+from harness.models.linear_maps import Convolution, Matrix
 from harness.models.pieces import Kept
-from harness.models.rates import NormalisedRates
-from harness.models.streams import ALL, Draw, Rates, Streams
+from harness.models.rate_norm import Normalisation
+from harness.models.streams import Streams
 from harness.models.traced import Traced
 
 Activity = TypeVar("Activity", Tensor, Streams, Traced)
-
-FirstSteps = dict[tuple[int, int], list[Tensor]]
-"""The first time steps of some samples (their slice's start and stop)."""
-
-
-FEW_CHANNELS = 16
-"""Of fewer input channels than this, strided 1x1 convolutions take every other pixel before the product: where there
-are less than 8, oneDNN's backward pass writes outside its memory (torch 2.13, AVX2)."""
 
 
 class Norm(Protocol):
@@ -45,7 +36,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor | Streams | Traced) -> Any:
         if isinstance(x, Tensor):
             return each_step(super().forward, x)
-        return x.affine(F.linear, self.weight, self.bias, torch.Size((x.shape[0], self.out_features)))
+        return x.affine(Matrix(), self.weight, self.bias)
 
 
 class Conv2d(nn.Conv2d):
@@ -58,22 +49,12 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
         # Channels last is twice as fast on CPUs and on GPUs with half precision; activations follow the weight.
         self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
+        self._map = Convolution(stride, padding)
 
     def forward(self, x: Tensor | Streams | Traced) -> Any:
         if isinstance(x, Tensor):
-            return each_step(lambda rows: self._convolve(rows, self.weight, self.bias), x)
-        return x.affine(self._convolve, self.weight, self.bias, self._shape_after(x.shape))
-
-    def _convolve(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.kernel_size == (1, 1) and self.in_channels < FEW_CHANNELS and self.padding == (0, 0):
-            return F.conv2d(rows[..., :: self.stride[0], :: self.stride[1]], weight, bias)
-        return F.conv2d(rows, weight, bias, self.stride, self.padding)
-
-    def _shape_after(self, shape: torch.Size) -> torch.Size:
-        assert not isinstance(self.padding, str)  # it was given as a number
-        (kernel, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
-        height, width = ((pixels + 2 * padding - kernel) // stride + 1 for pixels in shape[2:])
-        return torch.Size((shape[0], self.out_channels, height, width))
+            return each_step(lambda rows: self._map(rows, self.weight, self.bias), x)
+        return x.affine(self._map, self.weight, self.bias)
 
 
 class Flatten(nn.Module):
@@ -129,7 +110,7 @@ class Dropout(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm whose statistics run over time, batch and pixels; running statistics move once a batch.
 
-    `exact` is for `Streams` out of a linear layer: its weights get the covariance over time too (see `rates.py`).
+    `exact` is for `Streams`: weights below get the whole gradient of the unrolled network (see `rate_norm.py`).
     """
 
     running_mean: Tensor
@@ -144,81 +125,13 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor | Streams) -> Any:
-        return self._streams(x) if isinstance(x, Streams) else each_step(self._rows, x)
+        return Normalisation(self, x).streams() if isinstance(x, Streams) else each_step(self._rows, x)
 
     def _rows(self, rows: Tensor) -> Tensor:
         return F.batch_norm(
             rows, self.running_mean, self.running_var, self.weight, self.bias,
             training=self.training, momentum=self.momentum, eps=self.eps,
         )  # fmt: skip
-
-    def _streams(self, x: Streams) -> Streams:
-        # In training these are filled in while the neuron above draws the currents, before it asks for the rates.
-        mean, variance = self.running_mean.clone(), self.running_var.clone()
-        aligned = (-1,) + (1,) * (len(x.shape) - 2)
-
-        num_steps = 1 if x.static else x.time_steps
-
-        def steps(channels: slice) -> Draw:
-            draw = x.steps(channels)
-            kept: FirstSteps = {}
-            if self.training:
-                kept, mean[channels], variance[channels] = self._measure(x, channels, draw)
-            scale = self.weight.detach()[channels] * (variance[channels] + self.eps).rsqrt()
-            shift = (self.bias.detach()[channels] - mean[channels] * scale).view(aligned)
-            scale = scale.view(aligned)
-
-            def normalised(samples: slice, first: int) -> Iterator[Tensor]:
-                ready = kept.pop((samples.start, samples.stop), [])[first:]
-                first += len(ready)
-                made_again = draw(samples, first) if first < num_steps else ()
-                for current in chain(ready, made_again):
-                    current = at_least_float32(current)
-                    yield torch.addcmul(shift, current, scale, out=current)
-
-            return normalised
-
-        def rates() -> Rates:
-            inverse_std = (variance + self.eps).rsqrt()
-            y_w, y_u = x.rates().map(at_least_float32)
-            extra = self._covariance(x) if self.exact and self.training else (None, None)
-            values = NormalisedRates.apply(
-                y_w, y_u, self.weight, self.bias, mean, inverse_std, self.training, *extra
-            )  # fmt: skip
-            return Rates(*values)
-
-        return x.then(x.shape, steps, rates)
-
-    def _measure(self, x: Streams, channels: slice, draw: Draw) -> tuple[FirstSteps, Tensor, Tensor]:
-        """Look at all time steps of some channels: the steps that fit into memory, mean and (biased) variance."""
-        kept: FirstSteps = {}
-        found: list[tuple[Tensor, Tensor]] = []
-        counts: list[int] = []
-        for samples in x.samples(channels):
-            kept[samples.start, samples.stop] = ready = []
-            for t, current in enumerate(draw(samples, 0)):
-                statistics = torch.batch_norm_update_stats(at_least_float32(current), None, None, 0.0)
-                found.append(statistics)
-                counts.append(current.numel() // current.shape[1])
-                if t < x.fitting_steps(channels):
-                    ready.append(current if x.fresh else current.clone())
-        means, variances = (torch.stack(kind) for kind in zip(*found, strict=True))  # pieces, channels
-        total, shares = sum(counts), means.new_tensor(counts)[:, None] / sum(counts)
-        mean = (shares * means).sum(0)
-        variance = (shares * (variances + (means - mean).square())).sum(0)
-        self.running_mean[channels].lerp_(mean, self.momentum)
-        self.running_var[channels].lerp_(variance * (total / max(total - 1, 1)), self.momentum)
-        return kept, mean, variance
-
-    @torch.no_grad()
-    def _covariance(self, x: Streams) -> tuple[Tensor, Tensor]:
-        """The weight of the layer below, and the covariance over time of its inputs and outputs, summed over B."""
-        assert x.below is not None, "exact batch norm stands right behind a linear layer"
-        source, weight = x.below
-        weighted, plain = source.rates()
-        rate = weighted if plain is None else plain
-        products = sum((step @ weight.T).T @ step for step in source.every_step(ALL)(ALL, 0))
-        return weight, products / x.time_steps - (rate @ weight.T).T @ rate
 
 
 def batch_norm(channels: int, *, branches: int = 1) -> BatchNorm:

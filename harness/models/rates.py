@@ -8,29 +8,19 @@ its firing rate follows, with R the mean over time, weighted by beta^(T - t) for
 
 theta learns from the neurons that the clamp's upper edge holds. Source: Meng et al., CVPR 2022 (arXiv:2205.00459).
 
-Given a tensor of currents (T, B, ...), a neuron keeps autograd's graph over all T steps ("unrolled", as the authors
-do). Given `Streams`, it simulates without a graph and sends the gradient through the rates. Then the sum over time of
-what the unrolled code sends below a batch norm collapses. With G the gradient at batch norm's output, x_w and x_u
-its normalised input averaged with weights and plainly, k = mean(G x_u), sigma the deviation over T, B and pixels:
-
-    d y_w = (gamma / sigma) (G - mean(G) - x_w k)     goes on to the layers below
-    d y_u = (gamma / sigma) (G - mean(G) - x_u k)     goes into the weights of the layer
-    d gamma = sum(G x_u)      d beta = sum(G)
-
-This is exact but for one term: weights miss the covariance over time of their inputs s_t and normalised outputs,
-
-    d W_exact = d W - (gamma / sigma) k C,   C = (mean_t(y_t s_t) - y_u r_u) / sigma,   r_u the plain mean of s_t
-
-which costs one more product a step. It is added where that is nothing: at DSR's readout, which has K outputs.
+A neuron takes `Streams`: it simulates the spikes without a graph and sends the gradient through the rates. Nothing is
+lost by that. With g_t the gradient of what is emitted at step t, the authors' code sends (slope / T) G down each of the
+T steps, G = T sum_t w_t g_t; so hidden layers receive the same g_t = g / T at every step, for which G = g.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.models.neurons import Dynamics, at_least_float32, simulate, weighted_mean
+from harness.models.neurons import Dynamics, at_least_float32, simulate
 from harness.models.spike_train import SpikeTrain
 from harness.models.streams import Draw, Rates, Streams
 
@@ -79,24 +69,12 @@ class RateNeuron(nn.Module):
         else:
             self.register_buffer("v_threshold", theta)
 
-    def forward(self, x: Tensor | Streams) -> Tensor | Streams:
+    def forward(self, x: Streams) -> Streams:
         theta = self._bounded()
-        if isinstance(x, Streams):
-            return self._two_streams(x, theta)
-        return _Unrolled.apply(at_least_float32(x), theta, self.code)
-
-    def _bounded(self) -> Tensor:
-        if not self.training:
-            return self.v_threshold.clamp(min=self.bound)
-        # As in the authors' code, training moves the parameter itself, so that it can leave the bound again.
-        self.v_threshold.data.clamp_(min=self.bound)
-        return self.v_threshold
-
-    def _two_streams(self, x: Streams, theta: Tensor) -> Streams:
         fixed, with_rates = theta.detach(), torch.is_grad_enabled()
         amplitude = fixed * self.code.amplitude
         train = SpikeTrain(x.shape, x.time_steps, theta.device)
-        means = _simulate(x, fixed, self.code, train, self._weightings(x.time_steps) if with_rates else [])
+        means = _simulate(x, fixed, self.code, train, x.weightings if with_rates else ())
 
         def steps(channels: slice) -> Draw:
             return lambda samples, first: train.steps(samples, channels, first, amplitude)
@@ -109,15 +87,17 @@ class RateNeuron(nn.Module):
         rates = Rates(value, plain[0] if plain else None)
         return x.then(x.shape, steps, lambda: rates, static=False, fresh=False)
 
-    def _weightings(self, time_steps: int) -> list[list[float]]:
-        """The weights of the time steps in each kind of rate."""
-        weighted = self.code.dynamics.rate_weights(time_steps)
-        return [weighted, [1 / time_steps] * time_steps] if self.code.weighted else [weighted]
+    def _bounded(self) -> Tensor:
+        if not self.training:
+            return self.v_threshold.clamp(min=self.bound)
+        # As in the authors' code, training moves the parameter itself, so that it can leave the bound again.
+        self.v_threshold.data.clamp_(min=self.bound)
+        return self.v_threshold
 
 
 @torch.no_grad()
 def _simulate(
-    x: Streams, theta: Tensor, code: RateCode, train: SpikeTrain, weightings: list[list[float]]
+    x: Streams, theta: Tensor, code: RateCode, train: SpikeTrain, weightings: Sequence[Sequence[float]]
 ) -> list[Tensor]:
     """Run a layer of neurons on its currents; the means of its spikes over time by each weighting."""
     means = [torch.empty_like(train.words[0], dtype=theta.dtype) for _ in weightings]
@@ -153,71 +133,3 @@ class _Clamp(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         current, theta = ctx.code.backward(gradients[0], *ctx.saved_tensors)
         return current, current if ctx.two else None, theta, None, None
-
-
-class _Unrolled(torch.autograd.Function):
-    """Currents (T, B, ...) -> emitted values, with the clamp's gradient at every step; keeps two masks (B, ...)."""
-
-    @staticmethod
-    def forward(ctx: Any, current: Tensor, theta: Tensor, code: RateCode) -> Tensor:
-        emitted = torch.empty_like(current)  # T B ...
-        for t, spikes in enumerate(simulate(current, theta, code.dynamics)):
-            emitted[t] = spikes
-        mean_current = weighted_mean(current, code.dynamics.rate_weights(len(current)))
-        ctx.save_for_backward(*code.edges(mean_current, theta))
-        ctx.code = code
-        return emitted.mul_(theta * code.amplitude)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        time_steps = len(gradient)
-        # Time is weighted once more on the way down, whatever the weights on the way up were.
-        total = time_steps * weighted_mean(gradient, ctx.code.dynamics.rate_weights(time_steps))
-        current, theta = ctx.code.backward(total, *ctx.saved_tensors)
-        # Written out, not expanded: the batch norm below is slow on a gradient whose layout is not its input's.
-        return torch.empty_like(gradient).copy_(current / time_steps), theta, None
-
-
-class NormalisedRates(torch.autograd.Function):
-    """Batch norm of both averages with the spike stream's statistics; backward as the module's docstring says.
-
-    `weight` and `covariance` (sigma C, of the weight's shape) are those of the layer below, or None to leave C out.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, weighted: Tensor, plain: Tensor | None, gamma: Tensor, beta: Tensor, mean: Tensor,
-        inverse_std: Tensor, training: bool, weight: Tensor | None, covariance: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        ctx.training = training
-        ctx.aligned = aligned = (1, -1) + (1,) * (weighted.dim() - 2)
-        x_w, x_u = (
-            None if y is None else (y - mean.view(aligned)).mul_(inverse_std.view(aligned)) for y in (weighted, plain)
-        )
-        ctx.save_for_backward(x_w, x_u, gamma, inverse_std, covariance)
-        z_w, z_u = (
-            None if x is None else torch.addcmul(beta.view(aligned), x, gamma.view(aligned)) for x in (x_w, x_u)
-        )
-        assert z_w is not None
-        return z_w, z_u
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        x_w, x_u, gamma, inverse_std, covariance = ctx.saved_tensors
-        g_w, g_u = gradients if x_u is not None else (gradients[0], gradients[0])
-        at_u = x_w if x_u is None else x_u
-        over = [0, *range(2, at_u.dim())]
-        assert g_w is not None
-        assert g_u is not None
-        d_beta, d_gamma = g_u.sum(over), (g_u * at_u).sum(over)
-        scale, k = gamma * inverse_std, d_gamma / (at_u.numel() // at_u.shape[1])
-
-        def below(gradient: Tensor, x: Tensor) -> Tensor:
-            if ctx.training:
-                gradient = (gradient - gradient.mean(over, keepdim=True)).addcmul_(x, k.view(ctx.aligned), value=-1)
-            return gradient * scale.view(ctx.aligned)
-
-        d_weight = None if covariance is None else -(scale * k * inverse_std)[:, None] * covariance
-        d_plain = None if x_u is None else below(g_u, x_u)
-        return below(g_w, x_w), d_plain, d_gamma, d_beta, None, None, None, d_weight, None

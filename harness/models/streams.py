@@ -6,24 +6,25 @@
   so that no layer's (T, B, C, H, W) activations stand in memory; what neurons emit is kept as bits (`spike_train.py`);
 - **rates**: ordinary autograd tensors of shape (B, C, H, W), which cost what an ordinary network costs.
 
-Linear maps send the rate of their input to the rate of their output, so both streams go through the same layers. What
-happens at neurons and batch norms is in `rates.py` and `layers.py`.
+Linear maps send the rate of their input to the rate of their output, so both streams go through the same layers. Where
+the rates are measured on the spikes anyway, behind a batch norm, the layers below are not run on rates at all: `links`
+are tensors that stand in autograd's graph where the rates would stand, but have no values. What happens at batch norms
+and neurons is in `rate_norm.py` and `rates.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from harness.models.linear_maps import LinearMap
 from harness.models.neurons import weighted_mean
 
 Op = Callable[[Tensor], Tensor]
-Affine = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(rows, weight, bias) -> rows, linear in the rows, output channels along dim 0 of weight and bias."""
 Draw = Callable[[slice, int], Iterator[Tensor]]
 """(samples, first) -> the values of those samples, (b, c, ...), from time step `first` on; once if static."""
 
@@ -50,6 +51,29 @@ class Rates(NamedTuple):
         """The same linear map without parameters on both."""
         return Rates(op(self.weighted), None if self.plain is None else op(self.plain))
 
+    def plus(self, other: "Rates") -> "Rates":
+        """The sum of both."""
+        plain = None if self.plain is None or other.plain is None else self.plain + other.plain
+        return Rates(self.weighted + other.weighted, plain)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A linear layer that feeds what stands above, maybe through norms, without neurons in between."""
+
+    source: "Streams"
+    op: LinearMap
+    weight: Tensor
+    gains: tuple[Callable[[], Tensor], ...] = ()
+    """What the norms in between multiply each channel by; known once they have measured."""
+
+    def effective_weight(self) -> Tensor:
+        """The weight with the gains multiplied in."""
+        weight = self.weight
+        for gain in self.gains:
+            weight = weight * gain().view(-1, *[1] * (weight.dim() - 1))
+        return weight
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -57,7 +81,8 @@ class Streams:
 
     shape: torch.Size
     """Shape of one time step: (B, C, ...)."""
-    time_steps: int
+    weightings: tuple[tuple[float, ...], ...]
+    """Weights of the time steps in the weighted rates and, where that is another mean, in the plain ones."""
     device: torch.device
     static: bool
     """All time steps are the same."""
@@ -65,10 +90,16 @@ class Streams:
     """Channels -> a function that draws their values, some samples at a time. Who draws a step may overwrite it."""
     rates: Callable[[], Rates]
     """The rates; made once."""
+    links: Callable[[], Rates]
+    """The same for autograd, without values; for those who measure the values themselves."""
+    terms: tuple[Term, ...] | None = ()
+    """The linear layers that these are the sum of; none for spikes; None if it is more complicated than that."""
     fresh: bool = True
     """Who draws a step may also keep it; otherwise the next step overwrites it."""
-    below: "tuple[Streams, Tensor] | None" = None
-    """Input and weight of the affine layer that these come from, if they come straight from one."""
+
+    @property
+    def time_steps(self) -> int:
+        return len(self.weightings[0])
 
     def every_step(self, channels: slice) -> Draw:
         """`steps`, where a static stream repeats the same tensor; not to be overwritten."""
@@ -107,7 +138,9 @@ class Streams:
             draw = self.steps(channels)
             return lambda samples, first: map(op, draw(samples, first))
 
-        return self.then(op(torch.empty(self.shape, device="meta")).shape, steps, lambda: self.rates().map(op))
+        shape = op(torch.empty(self.shape, device="meta")).shape
+        rates, links = (lambda: self.rates().map(op)), (lambda: self.links().map(op))
+        return self.then(shape, steps, rates, links=links, terms=self._spikes_or_unknown())
 
     def flatten(self) -> Self:
         """All dimensions but the batch's as one, whose entries are the channels from here on."""
@@ -117,7 +150,7 @@ class Streams:
             draw = flat.steps(ALL)
             return lambda samples, first: (step[:, channels] for step in draw(samples, first))
 
-        return self.then(flat.shape, steps, flat.rates, fresh=self.fresh)
+        return flat.then(flat.shape, steps, flat.rates, links=flat.links, terms=flat.terms, fresh=self.fresh)
 
     def scale(self, factors: Tensor) -> Self:
         """Multiply by factors of shape (B, C, ...), the same at all time steps."""
@@ -126,10 +159,15 @@ class Streams:
             draw, some = self.steps(channels), factors[:, channels]
             return lambda samples, first: (step * some[samples].to(step.dtype) for step in draw(samples, first))
 
-        return self.then(self.shape, steps, lambda: self.rates().map(lambda rate: rate * factors.to(rate.dtype)))
+        def scaled(rate: Tensor) -> Tensor:
+            return rate * factors.to(rate.dtype)
 
-    def affine(self, op: Affine, weight: Tensor, bias: Tensor | None, shape: torch.Size) -> Self:
-        """Apply a linear map with weights, an output channel for each row of `weight`; `shape` is the output's."""
+        rates, links = (lambda: self.rates().map(scaled)), (lambda: self.links().map(scaled))
+        return self.then(self.shape, steps, rates, links=links, terms=self._spikes_or_unknown())
+
+    def affine(self, op: LinearMap, weight: Tensor, bias: Tensor | None) -> Self:
+        """Apply a linear map with weights."""
+        shape = op.shape_after(self.shape, weight)
         fixed_weight, fixed_bias = weight.detach(), None if bias is None else bias.detach()
 
         def steps(channels: slice) -> Draw:
@@ -142,7 +180,12 @@ class Streams:
                 return Rates(op(below.weighted, weight, bias), None)
             return Rates(op(below.weighted, fixed_weight, fixed_bias), op(below.plain, weight, bias))
 
-        return replace(self.then(shape, steps, rates), below=(self, weight))
+        def links() -> Rates:
+            below = self.rates()
+            return Rates(*_Link.apply(below.weighted, below.plain, weight, bias, op, shape))
+
+        terms = (Term(self, op, weight),) if self.terms == () else None
+        return self.then(shape, steps, rates, links=links, terms=terms)
 
     def __add__(self, other: Self) -> Self:
         static = self.static and other.static
@@ -152,11 +195,12 @@ class Streams:
             draw, draw_other = (draws(channels) for draws in both)
             return lambda samples, first: map(torch.add, draw(samples, first), draw_other(samples, first))
 
-        def rates() -> Rates:
-            (weighted, plain), (more, more_plain) = self.rates(), other.rates()
-            return Rates(weighted + more, None if plain is None or more_plain is None else plain + more_plain)
+        terms = None if self.terms is None or other.terms is None else self.terms + other.terms
+        rates, links = (lambda: self.rates().plus(other.rates())), (lambda: self.links().plus(other.links()))
+        return self.then(self.shape, steps, rates, links=links, terms=terms, static=static)
 
-        return self.then(self.shape, steps, rates, static=static)
+    def _spikes_or_unknown(self) -> tuple[Term, ...] | None:
+        return () if self.terms == () else None
 
     def then(
         self,
@@ -164,24 +208,67 @@ class Streams:
         steps: Callable[[slice], Draw],
         rates: Callable[[], Rates],
         *,
+        links: Callable[[], Rates] | None = None,
+        terms: tuple[Term, ...] | None = (),
         static: bool | None = None,
         fresh: bool = True,
     ) -> Self:
-        """The streams after a layer; static if these are, unless said otherwise."""
-        still = self.static if static is None else static
-        return type(self)(shape, self.time_steps, self.device, still, steps, cache(rates), fresh)
+        """The streams after a layer; static if these are, unless said otherwise; its rates are its links by default."""
+        still, rates = self.static if static is None else static, cache(rates)
+        linked = rates if links is None else cache(links)
+        return type(self)(shape, self.weightings, self.device, still, steps, rates, linked, terms, fresh)
 
 
-def of_input(x: Tensor, weights: Sequence[float] | None) -> Streams:
-    """The streams of a network's input of shape (T, B, ...); `weights` of the time steps, None for a plain mean."""
-    static = x.stride(0) == 0
+def of_input(x: Tensor, weights: Sequence[float]) -> Streams:
+    """The streams of a network's input of shape (T, B, ...); `weights` of the time steps in the weighted rates."""
+    static, plain = x.stride(0) == 0, (1 / len(x),) * len(x)
+    weightings = (plain,) if tuple(weights) == plain else (tuple(weights), plain)
 
     def steps(channels: slice) -> Draw:
         return lambda samples, first: (step[samples, channels].clone() for step in (x[:1] if static else x[first:]))
 
+    @cache
     def rates() -> Rates:
-        plain = x[0] if static else x.mean(0)
-        weighted = plain if static or weights is None else weighted_mean(x, weights)
-        return Rates(weighted, None if weights is None else plain)
+        weighted, *plain = (x[0] if static else weighted_mean(x, some) for some in weightings)
+        return Rates(weighted, plain[0] if plain else None)
 
-    return Streams(x.shape[1:], len(x), x.device, static, steps, cache(rates))
+    return Streams(x.shape[1:], weightings, x.device, static, steps, rates, rates)
+
+
+class _Link(torch.autograd.Function):
+    """An affine layer on rates with its gradients, but without its values.
+
+    The gradient of the weighted output goes on to the weighted input, that of the plain output into weight and bias.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weighted: Tensor, plain: Tensor | None, weight: Tensor, bias: Tensor | None, op: LinearMap,
+        shape: torch.Size,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        ctx.save_for_backward(weighted if plain is None else plain, weight)
+        ctx.op, ctx.biased = op, bias is not None
+        ctx.two = plain is not None
+        kind = weight.device.type
+        ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        blank = weight.new_zeros(())
+        return blank.expand(shape), blank.clone().expand(shape) if ctx.two else None
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        rate, weight = ctx.saved_tensors
+        g_w, g_u = (None if g is None else g.to(ctx.dtype) for g in gradients)
+        g_u = g_u if ctx.two else g_w
+        cast = weight.to(ctx.dtype)
+
+        def below(wanted: bool, gradient: Tensor | None) -> Tensor | None:
+            if not wanted or gradient is None:
+                return None
+            return ctx.op.rows_gradient(rate.shape, cast, gradient).to(rate.dtype)
+
+        d_weighted, d_plain = below(ctx.needs_input_grad[0], g_w), below(ctx.needs_input_grad[1], g_u)
+        if g_u is None:
+            return d_weighted, d_plain, None, None, None, None
+        d_weight = ctx.op.weight_gradient(rate.to(ctx.dtype), cast, g_u).to(weight.dtype)
+        d_bias = g_u.sum([0, *range(2, g_u.dim())]).to(weight.dtype) if ctx.biased else None
+        return d_weighted, d_plain, d_weight, d_bias, None, None
