@@ -30,7 +30,7 @@ class PlainNeuron(nn.Module):
 
 
 class Clamped(torch.autograd.Function):
-    """Currents (T, B, ...), threshold -> emitted values. Keeps the currents of all time steps, as the authors' code does."""
+    """Currents (T, B, ...), threshold -> emitted values. Keeps all currents, as the authors' code does."""
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, theta: Tensor, code: RateCode) -> Tensor:
