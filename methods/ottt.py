@@ -5,7 +5,8 @@
 
 delta_t is back-propagated through the layers at step t with a surrogate derivative, nothing flows back in time, and
 the trace a_t of a weight's input carries what BPTT would find there; so memory does not grow with T
-(arXiv:2210.04195). Weights move after the last step (OTTT_A) or after each one (OTTT_O).
+(arXiv:2210.04195). Weights move after the last step (OTTT_A) or after each one (OTTT_O). As in the released code, the
+network's input has no trace, and a norm takes the statistics of each time step.
 """
 
 from typing import Any, Literal

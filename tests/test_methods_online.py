@@ -2,15 +2,12 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from harness.methods import bptt, ottt, sltt
 from pydantic import ValidationError
 from torch import Tensor
 
 from harness.contract import StepOutput
-from harness.loop import average_gradients
 from tests import tiny
 from tests.tiny import labels, moving, still
 
@@ -235,34 +232,3 @@ def test_traces_decay_with_the_leak_unless_told_otherwise():
 def test_more_backward_steps_than_steps_are_refused():
     assert "5" in sltt.skip(sltt.Config(backward_steps=5), tiny.task(time_steps=4))
     assert sltt.skip(sltt.Config(backward_steps=4), tiny.task(time_steps=4)) is None
-
-
-def _worker(rank: int, meeting: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    share = moving(dtype=torch.float64)[:, 3 * rank : 3 * rank + 3]
-    found = []
-    for name in ("ottt", "sltt"):
-        method, config, net = tiny.build(name, {"surrogate": "sigmoid"}, tiny.task("mlp", **DEEP))
-        assert method.REDUCE == "explicit"
-        parameters = list(net.double().parameters())
-
-        def update(parameters=parameters) -> None:
-            average_gradients(parameters, 2)
-
-        method.train_step(net, share, labels()[3 * rank : 3 * rank + 3], config, update)
-        found.append([p.grad for p in parameters])
-    if rank == 0:
-        torch.save(found, out)
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_workers_have_the_gradient_of_the_whole_batch(tmp_path):
-    mp.spawn(_worker, (str(tmp_path / "meeting"), str(tmp_path / "out.pt")), nprocs=2)
-    found = torch.load(tmp_path / "out.pt", weights_only=True)
-    for name, averaged in zip(("ottt", "sltt"), found, strict=True):
-        method, config, net = tiny.build(name, {"surrogate": "sigmoid"}, tiny.task("mlp", **DEEP))
-        _, whole = tiny.gradients(method, config, net.double(), moving(dtype=torch.float64), labels())
-        for gradient, expected in zip(averaged, whole.values(), strict=True):
-            torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)

@@ -17,7 +17,7 @@ from harness.models.neurons import Dynamics, at_least_float32, charge, fire
 from harness.models.pieces import Kept
 from harness.models.surrogate import Surrogate
 
-CACHED = 2**16
+CACHED = 2**18
 """Neurons that a CPU simulates at a time, so that what they need stays in its cache from one step to the next."""
 
 
