@@ -30,7 +30,7 @@ class PlainNeuron(nn.Module):
 
 
 class Clamped(torch.autograd.Function):
-    """Currents (T, B, ...), threshold -> emitted values. Keeps all currents, as the authors' code does."""
+    """Currents (T, B, ...), threshold -> emitted values. Keeps the currents of all steps, as the authors' code does."""
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, theta: Tensor, code: RateCode) -> Tensor:
@@ -59,7 +59,7 @@ class Clamped(torch.autograd.Function):
 
 
 class PlainBlock(nn.Module):
-    """norm -> neurons; conv -> norm -> neurons -> conv, plus the shortcut from behind the first neurons."""
+    """x <- neurons(norm(x)); [convolution -> norm -> neurons -> convolution](x) + shortcut(x)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, neurons: Neurons) -> None:
         super().__init__()

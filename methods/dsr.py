@@ -20,6 +20,7 @@ counts training images, all layers alike (the authors take the first validation 
 """
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Literal, Self
@@ -35,6 +36,7 @@ from harness.models import catalog, transfer
 from harness.models.calibration import percentiles
 from harness.models.layers import BatchNorm
 from harness.models.neurons import Dynamics, running_rates
+from harness.models.rate_norm import Covariance
 from harness.models.rates import RateCode, RateNeuron
 from harness.models.streams import ALL, Streams, of_input
 
@@ -119,7 +121,7 @@ def rate_code(config: Config) -> RateCode:
     scale = config.threshold_gradient_scale
     if config.tau is None or config.dt is None:
         return RateCode(Dynamics(alpha=config.alpha), threshold_gain=scale)
-    beta = float(torch.tensor(-config.dt / config.tau, dtype=torch.float64).exp())
+    beta = math.exp(-config.dt / config.tau)
     return RateCode(
         Dynamics(leak=beta, gain=1 - beta, alpha=config.alpha),
         amplitude=1 / config.dt,
@@ -138,7 +140,9 @@ class Network(nn.Module):
         self.body = catalog.build(task, self._neuron, norm=self._norm)
         self.readout: nn.Module = nn.Identity()
         if config.readout == "spiking":
-            self.readout = nn.Sequential(BatchNorm(task.classes, exact=True), self._neuron())
+            # With K outputs, the covariance costs nothing.
+            covariance: Covariance = "required" if self.config.gradient == "unrolled" else "if known"
+            self.readout = nn.Sequential(BatchNorm(task.classes, covariance=covariance), self._neuron())
 
     def _neuron(self) -> RateNeuron:
         c = self.config
@@ -149,7 +153,7 @@ class Network(nn.Module):
         )
 
     def _norm(self, channels: int, *, branches: int = 1) -> BatchNorm:
-        return BatchNorm(channels, exact=self.config.gradient == "unrolled")
+        return BatchNorm(channels, covariance="required" if self.config.gradient == "unrolled" else "left out")
 
     def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "B K"]:
         if not self.training:
@@ -184,6 +188,12 @@ def skip(config: Config, task: Task) -> str | None:
         return f"dsr trains feed-forward networks; {task.network} has feedback"
     if not catalog.is_linear(task):
         return f"dsr needs linear layers between neurons; {task.network} has max pooling or multiplies spikes"
+    if config.gradient == "unrolled":
+        with torch.device("meta"):
+            try:
+                Network(config, task).eval()(torch.empty(1, 1, *task.shape))
+            except ValueError as error:
+                return f"dsr cannot unroll {task.network}: {error}"
     return None
 
 

@@ -509,3 +509,12 @@ def test_start_names_every_weight_without_a_counterpart():
     sentence = r"missing.*: body.0.weight; unknown.*: module.extra; of another shape: body.1.weight \(9,\) for \(4,\)"
     with pytest.raises(ValueError, match=sentence):
         dsr.start(net, weights, [still(8, dtype=torch.float64)], config)
+
+
+def test_networks_whose_covariance_is_not_known_are_refused_unrolled_and_only_so():
+    task = tiny.task("NF-ResNet-34")
+    assert "cannot unroll NF-ResNet-34" in dsr.skip(dsr.Config(gradient="unrolled"), task)
+    assert dsr.skip(dsr.Config(gradient="unrolled", readout="linear"), task) is None
+    assert dsr.skip(dsr.Config(), task) is None
+    for name, options in NETWORKS.items():
+        assert dsr.skip(dsr.Config(gradient="unrolled", neuron="lif"), tiny.task(name, **options)) is None

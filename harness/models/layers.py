@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.models.linear_maps import Convolution, Matrix
 from harness.models.pieces import Kept
-from harness.models.rate_norm import Normalisation
+from harness.models.rate_norm import Covariance, Normalisation
 from harness.models.streams import Streams
 from harness.models.traced import Traced
 
@@ -110,15 +110,17 @@ class Dropout(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm whose statistics run over time, batch and pixels; running statistics move once a batch.
 
-    `exact` is for `Streams`: weights below get the whole gradient of the unrolled network (see `rate_norm.py`).
+    `covariance` is for `Streams`: whether weights below get all of the unrolled network's gradient (`rate_norm.py`).
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, exact: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, covariance: Covariance = "left out"
+    ) -> None:
         super().__init__()
-        self.eps, self.momentum, self.exact = eps, momentum, exact
+        self.eps, self.momentum, self.covariance = eps, momentum, covariance
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))

@@ -1,11 +1,16 @@
 """Convolutions and matrix products with their gradients, one call each, for layers that are differentiated by hand."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from harness.models import winograd
+
+Op = Callable[[Tensor], Tensor]
 
 FEW_CHANNELS = 16
 """Of fewer input channels than this, strided 1x1 convolutions take every other pixel before the product: where there
@@ -17,6 +22,9 @@ class LinearMap(Protocol):
 
     def __call__(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The map."""
+
+    def prepared(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, num_rows: int) -> Op:
+        """The same for `num_rows` rows, in batches of `shape`, without gradient and as fast as it goes."""
 
     def shape_after(self, shape: torch.Size, weight: Tensor) -> torch.Size:
         """The shape of what rows of `shape` become."""
@@ -33,6 +41,9 @@ class Matrix:
 
     def __call__(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(rows, weight, bias)
+
+    def prepared(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, num_rows: int) -> Op:
+        return lambda rows: self(rows, weight, bias)
 
     def shape_after(self, shape: torch.Size, weight: Tensor) -> torch.Size:
         return torch.Size((*shape[:-1], len(weight)))
@@ -55,6 +66,11 @@ class Convolution:
         if self._thins(weight):
             return F.conv2d(rows[..., :: self.stride, :: self.stride], weight, bias)
         return F.conv2d(rows, weight, bias, self.stride, self.padding)
+
+    def prepared(self, weight: Tensor, bias: Tensor | None, shape: torch.Size, num_rows: int) -> Op:
+        if (self.stride, self.padding) == (1, 1) and winograd.pays(weight, shape, num_rows):
+            return winograd.convolution(weight, bias)
+        return lambda rows: self(rows, weight, bias)
 
     def shape_after(self, shape: torch.Size, weight: Tensor) -> torch.Size:
         pixels = (

@@ -14,20 +14,23 @@ current's variance over time, and that part depends on the weights W_i of the li
     d spread / d W_i = 2 K_i,      K_i = mean over batch, pixels and time of (y_t - y_u) (x) s_i,t
 
 with s_i,t what goes into layer i. Gathering K_i takes one more product a time step, while the currents are at hand, and
-no memory but that of a weight. `exact` says whether it is done. (Where norms stand above norms, W_i is the weight times
-the gains in between.)
+no memory but that of a weight; the norm's `covariance` says whether it is done. (Where norms stand above norms, W_i is
+the weight times the gains in between.)
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from harness.models.neurons import at_least_float32
-from harness.models.streams import ALL, Draw, Rates, Streams
+from harness.models.streams import ALL, Draw, Rates, Streams, Term
+
+Covariance = Literal["left out", "if known", "required"]
+"""Of the products K_i. They are known where the linear layers are summed and normed, but not pooled or stacked."""
 
 Kept = dict[tuple[int, int], list[Tensor]]
 """The first time steps of some samples (their slice's start and stop)."""
@@ -43,16 +46,16 @@ class Norm(Protocol):
     eps: float
     momentum: float
     training: bool
-    exact: bool
+    covariance: Covariance
 
 
 class Normalisation:
     """A batch norm on its way through one batch: what it saw of the currents, and what it makes of them."""
 
     def __init__(self, norm: Norm, x: Streams) -> None:
-        if norm.exact and x.terms is None:
+        if norm.covariance == "required" and x.terms is None:
             raise ValueError(
-                "the gradient of all time steps needs a batch norm to stand on linear layers, sums and norms alone, "
+                "the gradient of all time steps is known only where a batch norm stands on sums of linear layers, "
                 "without pooling or a second linear layer between it and the neurons below"
             )
         self.norm, self.x = norm, x
@@ -61,7 +64,9 @@ class Normalisation:
         self.gathers = norm.training and torch.is_grad_enabled()
         self.averages: list[Tensor] = []
         """Means of the currents over time, of shape (B, C, ...), for each of `x.weightings`."""
-        self.terms = x.terms if norm.exact and self.gathers and not x.static and x.terms else ()
+        self.terms: tuple[Term, ...] = ()
+        if norm.covariance != "left out" and self.gathers and not x.static:
+            self.terms = x.terms or ()
         self.products: list[Tensor] = []
         """Sum over time and samples of the currents times what went into each term, of its weight's shape."""
         self.inverse_std: Tensor | None = None

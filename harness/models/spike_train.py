@@ -38,5 +38,6 @@ class SpikeTrain:
         bits = torch.empty_like(words[0])
         spikes = torch.empty_like(bits, dtype=amplitude.dtype)
         for t in range(first, self.time_steps):
-            torch.bitwise_right_shift(words[t // WORD], t % WORD, out=bits)
-            yield spikes.copy_(bits.bitwise_and_(1)).mul_(amplitude)
+            value = 2 ** (t % WORD)
+            torch.bitwise_and(words[t // WORD], value, out=bits)
+            yield spikes.copy_(bits).mul_(amplitude / value)

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from harness.models.linear_maps import LinearMap
+from harness.models.linear_maps import LinearMap, Op
 from harness.models.neurons import weighted_mean
 
-Op = Callable[[Tensor], Tensor]
 Draw = Callable[[slice, int], Iterator[Tensor]]
 """(samples, first) -> the values of those samples, (b, c, ...), from time step `first` on; once if static."""
 
@@ -171,8 +170,10 @@ class Streams:
         fixed_weight, fixed_bias = weight.detach(), None if bias is None else bias.detach()
 
         def steps(channels: slice) -> Draw:
-            draw, some = self.steps(ALL), (fixed_weight[channels], None if fixed_bias is None else fixed_bias[channels])
-            return lambda samples, first: (op(step, *some) for step in draw(samples, first))
+            draw, some_bias = self.steps(ALL), None if fixed_bias is None else fixed_bias[channels]
+            num_rows = self.shape[0] * (1 if self.static else self.time_steps)
+            run = op.prepared(fixed_weight[channels], some_bias, self.shape, num_rows)
+            return lambda samples, first: map(run, draw(samples, first))
 
         def rates() -> Rates:
             below = self.rates()
