@@ -1,7 +1,28 @@
 """What all tests have in common."""
 
+import sys
+
 import hypothesis
+import pytest
+
+from harness import cli
 
 # A busy machine is slow now and then; that is no fact about our code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+
+@pytest.fixture
+def harness(monkeypatch, capsys):
+    """Run one command line and return its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        code = left.value.code
+        return (code if isinstance(code, int) else 0), shown.out, shown.err
+
+    return run

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from harness import cli, record
+from harness import record
 from tests.experiments import EXPERIMENT
 
 
@@ -18,22 +18,6 @@ def file(tmp_path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(EXPERIMENT | {"results": str(tmp_path / "results")}))
     return path
-
-
-@pytest.fixture
-def harness(monkeypatch, capsys):
-    """Run one command line and return its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        code = left.value.code
-        return (code if isinstance(code, int) else 0), shown.out, shown.err
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """The conformance suite itself: the worked example passes, and broken in one place it fails the check for that."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from harness import cli
 from harness.conformance import run, suite
 from harness.conformance.case import cases, refused, variants
 
@@ -73,19 +71,6 @@ def broken(name: str, folder: Path) -> str:
     file = folder / "mine.py"
     file.write_text(text.replace(before, after))
     return str(file)
-
-
-@pytest.fixture
-def harness(monkeypatch, capsys):
-    """Run one command line and return its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_every_check_is_failed_by_some_method():
