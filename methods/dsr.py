@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
 from harness.models import catalog, transfer
+from harness.models.analog import averaged
 from harness.models.calibration import percentiles
 from harness.models.layers import BatchNorm
 from harness.models.neurons import Dynamics, running_rates
@@ -212,26 +213,21 @@ def start(net: Network, weights: Mapping[str, Tensor], batches: Iterable[Tensor]
     for name in sites:
         reference.set_submodule(name, nn.ReLU())
     relus = [reference.get_submodule(name) for name in sites]
-    # A ReLU network sees an input that changes over time averaged over its steps.
-    means = (
-        x[:1] if x.stride(0) == 0 else x.mean(0, keepdim=True) for x in islice(batches, config.calibration_batches)
-    )
-    network = nn.Sequential(reference.body, reference.readout)
-    for neuron, value in zip(
-        sites.values(), percentiles(network, relus, means, config.calibration_percentile), strict=True
-    ):
+    network, some = nn.Sequential(reference.body, reference.readout), islice(batches, config.calibration_batches)
+    found = percentiles(network, relus, map(averaged, some), config.calibration_percentile)
+    for neuron, value in zip(sites.values(), found, strict=True):
         neuron.v_threshold.data.fill_(value / net.code.amplitude).clamp_(min=neuron.bound)
 
 
 def param_groups(net: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """Weights, and thresholds with a weight decay of their own if they have one."""
-    decay = config.threshold_weight_decay
-    named = [(name.endswith("v_threshold"), p) for name, p in net.named_parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": [p for is_threshold, p in named if not is_threshold]}]
-    thresholds = {"params": [p for is_threshold, p in named if is_threshold]}
-    return (
-        [*groups, thresholds | ({} if decay is None else {"weight_decay": decay})] if thresholds["params"] else groups
-    )
+    """All parameters, thresholds apart if they have a weight decay of their own."""
+    thresholds, others = [], []
+    for name, p in net.named_parameters():
+        if p.requires_grad:
+            (thresholds if name.endswith("v_threshold") else others).append(p)
+    if config.threshold_weight_decay is None:
+        return [{"params": [*others, *thresholds]}]
+    return [{"params": others}, {"params": thresholds, "weight_decay": config.threshold_weight_decay}]
 
 
 def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Update) -> StepOutput:

@@ -469,16 +469,12 @@ def test_settings_that_make_no_sense_are_refused(settings, sentence):
 
 
 def relu_network(task) -> nn.Module:
-    """What an ordinary network with DSR's readout is: the same names but for thresholds."""
-    net = ann.Network.__new__(ann.Network)
-    nn.Module.__init__(net)
     torch.manual_seed(5)
-    net.body = catalog.build(task, nn.ReLU)
-    net.readout = nn.Sequential(BatchNorm(task.classes), nn.ReLU())
+    net = ann.build(ann.Config(readout="rectified"), task)
     for name, buffer in net.named_buffers():
         if name.endswith("running_var"):
             buffer.uniform_(0.2, 2)
-    return net
+    return net.eval()
 
 
 @every_neuron
@@ -491,7 +487,7 @@ def test_start_takes_over_weights_and_calibrates_each_threshold(neuron):
     batches = [still(8, 30, dtype=torch.float64, seed=seed) for seed in range(3)]
     dsr.start(net, source.state_dict(), iter(batches), config)
     for x in batches[:2]:
-        source.eval().readout(source.body(x[:1]))
+        source(x)
     for name, site in net.sites().items():
         expected = torch.cat([values.flatten() for values in seen[name]]).quantile(0.95)
         dt = 1.0 if neuron == "if" else net.config.dt

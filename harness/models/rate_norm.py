@@ -32,7 +32,7 @@ from harness.models.streams import ALL, Draw, Rates, Streams, Term
 Covariance = Literal["left out", "if known", "required"]
 """Of the products K_i. They are known where the linear layers are summed and normed, but not pooled or stacked."""
 
-Kept = dict[tuple[int, int], list[Tensor]]
+Ready = dict[tuple[int, int], list[Tensor]]
 """The first time steps of some samples (their slice's start and stop)."""
 
 
@@ -103,9 +103,9 @@ class Normalisation:
 
         return normalised
 
-    def _measure(self, channels: slice, draw: Draw) -> Kept:
+    def _measure(self, channels: slice, draw: Draw) -> Ready:
         """Look at all time steps of some channels; returns the steps that fit into memory."""
-        kept: Kept = {}
+        kept: Ready = {}
         moments: list[tuple[Tensor, Tensor]] = []
         counts: list[int] = []
         for samples in self.x.samples(channels):
