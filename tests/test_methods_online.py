@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from harness.contract import StepOutput
+from harness.models import online
 from tests import tiny
 from tests.tiny import labels, moving, still
 
@@ -196,8 +197,9 @@ def test_nothing_is_left_in_the_network_after_a_batch(method):
 
 
 @pytest.mark.parametrize("method", [ottt, sltt])
-def test_prediction_in_steps_is_that_of_bptt_at_once(method):
-    x = moving(6, dtype=torch.float64)
+@both_inputs
+def test_prediction_in_pieces_is_that_of_bptt_at_once(method, inputs):
+    x = inputs(2 * online.STEPS_AT_ONCE + 1, dtype=torch.float64)
     settings = {"leak": 0.6, "reset": "hard"}
     _, config, net = tiny.build(method.__name__.split(".")[-1], settings, tiny.task("convnet"))
     _, config_at_once, at_once = tiny.build("bptt", settings, tiny.task("convnet"))
