@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness import allocator
 from harness.contract import Method, MethodConfig, Task
 from harness.loop import Feed, in_time
 from harness.record import Cost, Energy, Epoch, Latency
@@ -71,7 +72,11 @@ def latency(predict: Callable[[], Any], batch_size: int, task: Task, repeats: in
 
 
 def reset_peak_memory() -> None:
-    """Start a new peak: a process that serves many trials would otherwise report the largest of them."""
+    """Start a new peak: a process that serves many trials would otherwise report the largest of them.
+
+    Memory that is kept without being used is given back first, so that the peak is of what is needed.
+    """
+    allocator.give_back()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if os.access(RESET_PEAK, os.W_OK):

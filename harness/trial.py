@@ -59,7 +59,6 @@ def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report
     """
     started = time.monotonic()
     allocator.keep_memory()
-    allocator.give_back()
     cost.reset_peak_memory()
     torch.set_num_threads(run.threads)
     device = torch.device("cuda", torch.cuda.current_device()) if run.gpu else torch.device("cpu")
