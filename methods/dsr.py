@@ -221,7 +221,8 @@ def start(net: Network, weights: Mapping[str, Tensor], batches: Iterable[Tensor]
 
 def param_groups(net: nn.Module, config: Config) -> list[dict[str, Any]]:
     """All parameters, thresholds apart if they have a weight decay of their own."""
-    thresholds, others = [], []
+    thresholds: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, p in net.named_parameters():
         if p.requires_grad:
             (thresholds if name.endswith("v_threshold") else others).append(p)
