@@ -3,8 +3,8 @@
 Command: python benchmarks/dsr.py [--threads N]
 
 PreAct-ResNet-18 for CIFAR, LIF neurons, batch 16. Times are taken in one process, the three implementations in turn.
-Memory is that of a process of its own: its peak resident set above what it had before its first step, the median of
-three processes. A step on one sample comes before, so that the code of libraries is not counted. About 15 minutes.
+Memory is that of a process of its own: its peak resident set above what it had before the step, the median of three
+processes. A step on two samples comes first, so that the code of libraries is not counted. About 15 minutes.
 """
 
 import argparse
@@ -71,13 +71,12 @@ class Step:
 
 
 def peak_bytes(kind: str, time_steps: int) -> int:
-    """Peak memory of two steps above the process's own, measured in this process."""
+    """Peak memory of a step above the process's own, measured in this process."""
     step = Step(kind, time_steps)
     step.seconds(batch_size=2)
     ctypes.CDLL(None).malloc_trim(0)  # what the warm-up freed goes back to the system, and is counted again
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     cost.reset_peak_memory()
-    step.seconds()
     step.seconds()
     peak, _ = cost.peak_memory(CPU)
     if peak is None:
@@ -133,7 +132,7 @@ def main() -> None:
         name = f"{kind}: memory at T = {LONG} over T = {TIME_STEPS[0]}"
         measures.append(report.measure(f"{kind}, T = {LONG}: peak memory of a step", much, "MiB"))
         measures.append(report.measure(name, much / memory[kind, TIME_STEPS[0]], "ratio", at_most=bound))
-    report.write("dsr", measures, "python benchmarks/dsr.py")
+    report.write("dsr", measures, f"python benchmarks/dsr.py --threads {given.threads}")
 
 
 if __name__ == "__main__":
