@@ -152,14 +152,14 @@ def main() -> None:
         taken = times(start, method, layouts)
         ours = peak(start, "ours", method, TIME_STEPS, "channels_last")
         name = f"{method}, T = {TIME_STEPS}"
-        measures.append(report.measure(f"{name}: step", median(taken["ours"]), "s"))
+        measures.append(report.measure(f"{name}: CPU time of a step", median(taken["ours"]), "s"))
         measures.append(report.measure(f"{name}: peak memory", ours, "MiB"))
         for rival, its in rivals(method).items():
             label = f"{name}: {rival} {VERSIONS[rival]}" + ("" if its == method else f"'s {its}")
             ratio = median(a / b for a, b in zip(taken[rival], taken["ours"], strict=True))
             memory = peak(start, rival, its, TIME_STEPS, layouts[rival])
             measures += [
-                report.measure(f"{label} ({layouts[rival]}), step", median(taken[rival]), "s"),
+                report.measure(f"{label} ({layouts[rival]}), CPU time of a step", median(taken[rival]), "s"),
                 report.measure(f"{label}, time over ours", ratio, "ratio", at_least=LEAST_SPEED_RATIO),
                 report.measure(f"{label}, peak memory over ours", memory / ours, "ratio"),
             ]
