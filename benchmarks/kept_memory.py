@@ -2,9 +2,9 @@
 
 Command: python benchmarks/kept_memory.py
 
-A small convolutional network (32-32-pool-64-64-pool, 28x28 input, batch 64, T = 8), one thread. Each step is measured in
-a process of its own, with and without memory kept in turn, three times; seconds are processor time, of which returning
-pages to the system and clearing new ones is a part. About two minutes.
+A small convolutional network (32-32-pool-64-64-pool, 28x28 input, batch 64, T = 8), one thread. Each step is measured
+in a process of its own, with and without memory kept in turn, three times; seconds are processor time, of which
+returning pages to the system and clearing new ones is a part. About two minutes.
 """
 
 import argparse
