@@ -96,7 +96,7 @@ def test_failed_and_diverged_trials_are_recorded_and_the_rest_go_on(tmp_path):
     assert not found["too fast"].accuracy
 
 
-def wait_for(what: Any, seconds: float = 120) -> Any:
+def wait_for(what: Any, seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := what():
@@ -119,10 +119,16 @@ LONG = {"methods": ["bptt"], "train": {"epochs": 250, "batch_size": 64}}
 
 
 def started(folder: Path, file: Path) -> subprocess.Popen:
-    """A sweep whose trials both have a checkpoint that is newer than this call."""
+    """A sweep whose two trials have a checkpoint that is newer than this call, but for one that is finished."""
     before = {path: path.stat().st_mtime_ns for path in checkpoints(folder)}
     driver = subprocess.Popen(command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: sum(path.stat().st_mtime_ns != before.get(path) for path in checkpoints(folder)) == 2)
+
+    def under_way() -> bool:
+        renewed = sum(path.stat().st_mtime_ns != before.get(path) for path in checkpoints(folder))
+        finished = sum(len(path.stem) == 12 for path in (folder / "results").rglob("*.json"))
+        return renewed > 0 and renewed + finished == 2
+
+    wait_for(under_way)
     return driver
 
 
