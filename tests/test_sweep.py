@@ -115,7 +115,7 @@ def actors(driver: subprocess.Popen) -> list[psutil.Process]:
     return [child for child in children if child.name().startswith("ray::Implicit")]
 
 
-LONG = {"methods": ["bptt"], "train": {"epochs": 250, "batch_size": 64}}
+LONG = {"methods": ["bptt"], "train": {"epochs": 700, "batch_size": 64}}
 
 
 def started(folder: Path, file: Path) -> subprocess.Popen:
