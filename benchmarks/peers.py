@@ -10,7 +10,8 @@ faster of the two memory layouts for images, by a first look. Peak memory is tha
 memory to the system, above what they held before their first step.
 
 That it is the same network is checked: from the same weights, all give the same scores. snnTorch has no OTTT and no
-SLTT: these are held against its BPTT. All are as they come, without torch.compile. About ten minutes.
+SLTT: these are held against its BPTT. All are as they come, without torch.compile. About
+20 minutes on a busy machine.
 """
 
 import argparse
