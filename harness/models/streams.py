@@ -28,11 +28,11 @@ Draw = Callable[[slice, int], Iterator[Tensor]]
 """(samples, first) -> the values of those samples, (b, c, ...), from time step `first` on; once if static."""
 
 ALL = slice(None)
-CURRENT_BYTES = 64 * 2**20
+CURRENT_BYTES = 48 * 2**20
 """Memory for the currents of one layer; what does not fit is taken some channels at a time, and then made twice."""
 CURRENT_STEPS = 5
 """The same in time steps of the layer; the larger of the two holds. Both are independent of T."""
-LANES = 32
+LANES = 16
 """Channels are taken in multiples of this: narrower convolutions waste the vector units."""
 CACHED = 2**19
 """Values that a CPU works on at a time, so that they stay in its cache from one operation to the next."""
