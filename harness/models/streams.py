@@ -15,7 +15,7 @@ and neurons is in `rate_norm.py` and `rates.py`.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -34,6 +34,8 @@ CURRENT_STEPS = 5
 """The same in time steps of the layer; the larger of the two holds. Both are independent of T."""
 LANES = 16
 """Channels are taken in multiples of this: narrower convolutions waste the vector units."""
+TOGETHER = 2**20
+"""Values that a linear map takes at a time, if need be of several time steps; more of them make it efficient."""
 CACHED = 2**19
 """Values that a CPU works on at a time, so that they stay in its cache from one operation to the next."""
 
@@ -173,7 +175,7 @@ class Streams:
             draw, some_bias = self.steps(ALL), None if fixed_bias is None else fixed_bias[channels]
             num_rows = self.shape[0] * (1 if self.static else self.time_steps)
             run = op.prepared(fixed_weight[channels], some_bias, self.shape, num_rows)
-            return lambda samples, first: map(run, draw(samples, first))
+            return lambda samples, first: _together(run, draw(samples, first))
 
         def rates() -> Rates:
             below = self.rates()
@@ -234,6 +236,17 @@ def of_input(x: Tensor, weights: Sequence[float]) -> Streams:
         return Rates(weighted, plain[0] if plain else None)
 
     return Streams(x.shape[1:], weightings, x.device, static, steps, rates, rates)
+
+
+def _together(op: Op, steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    """op(step) for each of the steps, several small ones at a time."""
+    for step in steps:
+        count = TOGETHER // step.numel()
+        if count < 2:
+            yield op(step)
+        else:
+            some = [step.clone(), *(another.clone() for another in islice(steps, count - 1))]
+            yield from op(torch.cat(some)).chunk(len(some))
 
 
 class _Link(torch.autograd.Function):
