@@ -25,7 +25,7 @@ def peak_bytes(case: Case, time_steps: int) -> int:
 def check_memory(case: Case) -> None:
     """Memory of a training step does not grow with T, as MEMORY = "constant" claims."""
     # The fixed working space of the streams would hold all time steps of a network as small as these.
-    with mock.patch.object(streams, "CURRENT_BYTES", 0):
+    with mock.patch.multiple(streams, CURRENT_BYTES=0, TOGETHER=0):
         few, many = peak_bytes(case, FEW), peak_bytes(case, MANY)
     scores = 4 * (MANY - FEW) * BATCH_SIZE * CLASSES
     shown = f"{few / 1024:.0f} KiB at T = {FEW}, {many / 1024:.0f} KiB at T = {MANY}"

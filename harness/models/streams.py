@@ -15,25 +15,28 @@ and neurons is in `rate_norm.py` and `rates.py`.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
-from typing import Any, NamedTuple, Self
+from itertools import islice, repeat
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from harness.models.linear_maps import LinearMap, Op
+from harness.models.links import Link
 from harness.models.neurons import weighted_mean
 
 Draw = Callable[[slice, int], Iterator[Tensor]]
 """(samples, first) -> the values of those samples, (b, c, ...), from time step `first` on; once if static."""
 
 ALL = slice(None)
-CURRENT_BYTES = 64 * 2**20
+CURRENT_BYTES = 48 * 2**20
 """Memory for the currents of one layer; what does not fit is taken some channels at a time, and then made twice."""
 CURRENT_STEPS = 5
 """The same in time steps of the layer; the larger of the two holds. Both are independent of T."""
-LANES = 32
+LANES = 16
 """Channels are taken in multiples of this: narrower convolutions waste the vector units."""
+TOGETHER = 2**20
+"""Values that a linear map takes at a time, if need be of several time steps; more of them make it efficient."""
 CACHED = 2**19
 """Values that a CPU works on at a time, so that they stay in its cache from one operation to the next."""
 
@@ -173,7 +176,7 @@ class Streams:
             draw, some_bias = self.steps(ALL), None if fixed_bias is None else fixed_bias[channels]
             num_rows = self.shape[0] * (1 if self.static else self.time_steps)
             run = op.prepared(fixed_weight[channels], some_bias, self.shape, num_rows)
-            return lambda samples, first: map(run, draw(samples, first))
+            return lambda samples, first: _together(run, draw(samples, first))
 
         def rates() -> Rates:
             below = self.rates()
@@ -183,7 +186,7 @@ class Streams:
 
         def links() -> Rates:
             below = self.rates()
-            return Rates(*_Link.apply(below.weighted, below.plain, weight, bias, op, shape))
+            return Rates(*Link.apply(below.weighted, below.plain, weight, bias, op, shape))
 
         terms = (Term(self, op, weight),) if self.terms == () else None
         return self.then(shape, steps, rates, links=links, terms=terms)
@@ -236,40 +239,12 @@ def of_input(x: Tensor, weights: Sequence[float]) -> Streams:
     return Streams(x.shape[1:], weightings, x.device, static, steps, rates, rates)
 
 
-class _Link(torch.autograd.Function):
-    """An affine layer on rates with its gradients, but without its values.
-
-    The gradient of the weighted output goes on to the weighted input, that of the plain output into weight and bias.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, weighted: Tensor, plain: Tensor | None, weight: Tensor, bias: Tensor | None, op: LinearMap,
-        shape: torch.Size,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        ctx.save_for_backward(weighted if plain is None else plain, weight)
-        ctx.op, ctx.biased = op, bias is not None
-        ctx.two = plain is not None
-        kind = weight.device.type
-        ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        blank = weight.new_zeros(())
-        return blank.expand(shape), blank.clone().expand(shape) if ctx.two else None
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        rate, weight = ctx.saved_tensors
-        g_w, g_u = (None if g is None else g.to(ctx.dtype) for g in gradients)
-        g_u = g_u if ctx.two else g_w
-        cast = weight.to(ctx.dtype)
-
-        def below(wanted: bool, gradient: Tensor | None) -> Tensor | None:
-            if not wanted or gradient is None:
-                return None
-            return ctx.op.rows_gradient(rate.shape, cast, gradient).to(rate.dtype)
-
-        d_weighted, d_plain = below(ctx.needs_input_grad[0], g_w), below(ctx.needs_input_grad[1], g_u)
-        if g_u is None:
-            return d_weighted, d_plain, None, None, None, None
-        d_weight = ctx.op.weight_gradient(rate.to(ctx.dtype), cast, g_u).to(weight.dtype)
-        d_bias = g_u.sum([0, *range(2, g_u.dim())]).to(weight.dtype) if ctx.biased else None
-        return d_weighted, d_plain, d_weight, d_bias, None, None
+def _together(op: Op, steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    """op(step) for each of the steps, several small ones at a time."""
+    for step in steps:
+        count = TOGETHER // step.numel()
+        if count < 2:
+            yield op(step)
+        else:
+            some = [step.clone(), *(another.clone() for another in islice(steps, count - 1))]
+            yield from op(torch.cat(some)).chunk(len(some))
