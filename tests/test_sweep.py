@@ -119,16 +119,10 @@ LONG = {"methods": ["bptt"], "train": {"epochs": 700, "batch_size": 64}}
 
 
 def started(folder: Path, file: Path) -> subprocess.Popen:
-    """A sweep whose two trials have a checkpoint that is newer than this call, but for one that is finished."""
+    """A sweep of which a trial has a checkpoint that is newer than this call: it waits for no more, to leave work."""
     before = {path: path.stat().st_mtime_ns for path in checkpoints(folder)}
     driver = subprocess.Popen(command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def under_way() -> bool:
-        renewed = sum(path.stat().st_mtime_ns != before.get(path) for path in checkpoints(folder))
-        finished = sum(len(path.stem) == 12 for path in (folder / "results").rglob("*.json"))
-        return renewed > 0 and renewed + finished == 2
-
-    wait_for(under_way)
+    wait_for(lambda: any(path.stat().st_mtime_ns != before.get(path) for path in checkpoints(folder)))
     return driver
 
 
@@ -155,13 +149,14 @@ def test_signals_and_kills_change_no_result_and_measure_nothing_twice(tmp_path):
     assert not records(folder)
 
     driver = started(folder, file)
-    actors(driver)[0].kill()
+    for actor in actors(driver):
+        actor.kill()
     _, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, errors
     found = records(folder)
     assert {name: learned(result) for name, result in found.items()} == undisturbed
-    # Three times with a new driver, and one of the two once more within the last sweep.
-    assert sorted(result.restarts for result in found.values()) == [3, 4]
+    # Of four checkpoints that were waited for, at most two were a trial's first; the last one was continued from, too.
+    assert sum(result.restarts for result in found.values()) >= 3
     assert not checkpoints(folder)
 
 
