@@ -18,7 +18,7 @@ import report
 import torch
 
 from harness import ffcv_compat
-from harness.config import Augment
+from harness.config import Augment, DatasetBlock
 from harness.loader import Data, open_data
 from harness.prepare import prepare
 from harness.source import cache, roots
@@ -44,8 +44,8 @@ def unpacked() -> Path:
 
 def opened(folder: Path, kind: str) -> Data:
     """The data as an experiment would open them."""
-    options = {"path": str(folder), "size": 32, "title": TITLE}
-    return open_data("image_folder", options, loader=kind, augment=AUGMENT)  # type: ignore[arg-type]
+    content = {"name": "image_folder", "path": str(folder), "size": 32, "title": TITLE}
+    return open_data(DatasetBlock.model_validate(content | {"loader": kind, "augment": AUGMENT}))
 
 
 def samples_per_second(data: Data, part: str, seconds: float) -> float:

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = loader.open_data(options.dataset, {})
+    data = loader.open_data(DatasetBlock(name=options.dataset))
     planned = plan.expand(experiment(options.dataset, epochs=options.epochs, seeds=[0]), data.info)[0]
     bare, ours = [], []
     for _ in range(REPETITIONS):

@@ -13,7 +13,6 @@ INFO = DatasetInfo(
     title="CIFAR-10",
     shape=cifar.SHAPE,
     classes=10,
-    temporal=False,
     sizes={"train": 50_000, "test": 10_000},
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),

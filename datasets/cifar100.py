@@ -12,7 +12,6 @@ INFO = DatasetInfo(
     title="CIFAR-100",
     shape=cifar.SHAPE,
     classes=100,
-    temporal=False,
     sizes={"train": 50_000, "test": 10_000},
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),

@@ -6,12 +6,8 @@ event, up to 31.9.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contract import DatasetInfo, Sample
 from harness.formats import events
@@ -21,9 +17,8 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 SENSOR, OF_CLASS, TRAIN_OF_CLASS = 128, 1000, 900
 INFO = DatasetInfo(
     title="CIFAR10-DVS",
-    shape=(2, 48, 48),
+    shape=(2, SENSOR, SENSOR),
     classes=len(CLASSES),
-    temporal=True,
     sizes={"train": TRAIN_OF_CLASS * len(CLASSES), "test": (OF_CLASS - TRAIN_OF_CLASS) * len(CLASSES)},
     mean=(),
     std=(),
@@ -31,18 +26,9 @@ INFO = DatasetInfo(
     licence="CC BY 4.0",
     citation="Li, Liu, Ji, Li and Shi, CIFAR10-DVS: an event-stream dataset for object classification, "
     "Frontiers in Neuroscience 11, 2017",
+    stored="events",
     checksums={"CIFAR10DVS.zip": "md5:ce3a4a0682dc0943703bd8f749a7701c"},  # checked when it is downloaded
-    unit=1 / 8,
 )
-
-
-class Config(BaseModel):
-    """How events become frames."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    frames: int = Field(20, ge=1, description="Stored frames F, of equally many events each; T has to divide it.")
-    size: int = Field(48, ge=1, le=SENSOR, description="Pixels that the sensor's 128 are resized to.")
 
 
 def read(file: Path) -> Any:
@@ -53,19 +39,14 @@ def read(file: Path) -> Any:
     return found
 
 
-def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
+def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test' from `root/CIFAR10DVS/<class>/cifar10_<class>_<number>.aedat4`."""
     folder = root / "CIFAR10DVS"
     if not all((folder / name).is_dir() for name in CLASSES):
         raise FileNotFoundError(f"no {CLASSES[0]}/*.aedat4 … {CLASSES[-1]}/*.aedat4 in {folder}")
     chosen = slice(TRAIN_OF_CLASS) if split == "train" else slice(TRAIN_OF_CLASS, None)
     files = [sorted((folder / name).glob("*.aedat4"), key=_number)[chosen] for name in CLASSES]
-    return Lazy([file for of_class in files for file in of_class], partial(_frames, config))
-
-
-def info(root: Path, config: Config) -> DatasetInfo:
-    """The facts, with the number of frames and their size."""
-    return replace(INFO, frames=config.frames, shape=(2, config.size, config.size))
+    return Lazy([file for of_class in files for file in of_class], _sample)
 
 
 def download(root: Path) -> None:
@@ -73,9 +54,8 @@ def download(root: Path) -> None:
     events.need("tonic").datasets.CIFAR10DVS(root)
 
 
-def _frames(config: Config, file: Path) -> Sample:
-    frames = events.by_count(read(file), config.frames, SENSOR)
-    return events.resized(frames, config.size, INFO.unit), CLASSES.index(file.parent.name)
+def _sample(file: Path) -> Sample:
+    return read(file), CLASSES.index(file.parent.name)
 
 
 def _number(file: Path) -> int:

@@ -17,7 +17,6 @@ INFO = DatasetInfo(
     title="Digits",
     shape=(1, 8, 8),
     classes=10,
-    temporal=False,
     sizes={"train": 1437, "test": 360},
     mean=(0.3058,),
     std=(0.3761,),

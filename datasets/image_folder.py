@@ -12,7 +12,7 @@ from harness.contract import DatasetInfo, Sample
 from harness.formats import folders
 
 INFO = DatasetInfo(  # `info` fills in what the folder says
-    "image folder", (3, 0, 0), 0, False, {}, folders.IMAGENET_MEAN, folders.IMAGENET_STD,
+    "image folder", (3, 0, 0), 0, {}, folders.IMAGENET_MEAN, folders.IMAGENET_STD,
     source="given by `path`", licence="not stated", citation="not stated",
 )  # fmt: skip
 

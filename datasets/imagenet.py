@@ -16,7 +16,6 @@ INFO = DatasetInfo(
     title="ImageNet",
     shape=(3, SIZE, SIZE),
     classes=1000,
-    temporal=False,
     sizes={"train": 1_281_167, "test": 50_000},
     mean=folders.IMAGENET_MEAN,
     std=folders.IMAGENET_STD,

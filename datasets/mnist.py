@@ -12,7 +12,6 @@ INFO = DatasetInfo(
     title="MNIST",
     shape=(1, 28, 28),
     classes=10,
-    temporal=False,
     sizes={"train": 60_000, "test": 10_000},
     mean=(0.1307,),
     std=(0.3081,),

@@ -6,7 +6,6 @@ window is not left empty.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,6 @@ INFO = DatasetInfo(
     title="N-MNIST",
     shape=(2, SIZE, SIZE),
     classes=10,
-    temporal=True,
     sizes={"train": 60_000, "test": 10_000},
     mean=(),
     std=(),
@@ -29,6 +27,7 @@ INFO = DatasetInfo(
     licence="CC BY-SA 4.0",
     citation="Orchard, Jayawant, Cohen and Thakor, Converting static image datasets to spiking neuromorphic datasets "
     "using saccades, Frontiers in Neuroscience 9, 2015",
+    stored="events",
     checksums={  # of the archives, checked when they are downloaded
         "train.zip": "md5:20959b8e626244a1b502305a9e6e2031",
         "test.zip": "md5:69ca8762b2fe404d9b9bad1103e97832",
@@ -37,13 +36,10 @@ INFO = DatasetInfo(
 
 
 class Config(BaseModel):
-    """How events become frames."""
+    """What is done to the recordings before they are kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frames: int = Field(30, ge=1, description="Stored frames F; T has to divide it.")
-    window_us: int = Field(3000, ge=1, description="Microseconds of a frame; what comes after the last is dropped.")
-    binary: bool = Field(True, description="Store whether a pixel has spiked, not how often.")
     stabilize: bool = Field(True, description="Take the camera's saccades out.")
 
 
@@ -52,12 +48,7 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     folder = root / "NMNIST" / split.capitalize()
     if not folder.is_dir():
         raise FileNotFoundError(f"no {folder.name}/<digit>/*.bin in {folder.parent}")
-    return Lazy(sorted(folder.glob("[0-9]/*.bin")), partial(_frames, config))
-
-
-def info(root: Path, config: Config) -> DatasetInfo:
-    """The facts, with the number of frames."""
-    return replace(INFO, frames=config.frames)
+    return Lazy(sorted(folder.glob("[0-9]/*.bin")), partial(_read, config))
 
 
 def download(root: Path) -> None:
@@ -66,10 +57,7 @@ def download(root: Path) -> None:
         events.need("tonic").datasets.NMNIST(root, train=train)
 
 
-def _frames(config: Config, file: Path) -> Sample:
+def _read(config: Config, file: Path) -> Sample:
     tonic = events.need("tonic")
     found = tonic.io.read_mnist_file(str(file), dtype=tonic.datasets.NMNIST.dtype)
-    if config.stabilize:
-        found = tonic.datasets.nmnist.stabilize(found)
-    frames = events.by_time(found, config.frames, config.window_us, SIZE, binary=config.binary)
-    return frames, int(file.parent.name)
+    return tonic.datasets.nmnist.stabilize(found) if config.stabilize else found, int(file.parent.name)

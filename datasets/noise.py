@@ -1,23 +1,25 @@
-"""Noise: random images, or random counts of events, of any shape: for trying things out and for measuring speed.
+"""Noise: random images, or random events, of any shape: for trying things out and for measuring speed.
 
 Classes are as random as the pixels, so nothing can be learnt from it but by heart.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Sample, Stored
+from harness.formats.events import EVENT
 from harness.formats.lazy import Lazy
 
 INFO = DatasetInfo(  # `info` fills in what the options say
-    "noise", (3, 32, 32), 10, False, {"train": 512, "test": 128}, (0.5,) * 3, (0.2898,) * 3,
+    "noise", (3, 32, 32), 10, {"train": 512, "test": 128}, (0.5,) * 3, (0.2898,) * 3,
     source="drawn here", licence="none needed", citation="none",
 )  # fmt: skip
-EVENTS_PER_PIXEL = 0.2
+EVENTS_PER_CELL, DURATION_US = 2, 100_000
 
 
 class Config(BaseModel):
@@ -27,7 +29,7 @@ class Config(BaseModel):
 
     shape: tuple[int, int, int] = Field(INFO.shape, description="Channels, height and width.")
     classes: int = Field(INFO.classes, ge=2, description="Number of classes.")
-    frames: int | None = Field(None, ge=1, description="Frames of a temporal sample; without it, still images.")
+    temporal: bool = Field(False, description="Events instead of still images; of two channels, the polarities.")
     train: int = Field(INFO.sizes["train"], ge=1, description="Number of training samples.")
     test: int = Field(INFO.sizes["test"], ge=1, description="Number of test samples.")
     seed: int = Field(0, ge=0, description="Another seed, other noise.")
@@ -41,11 +43,15 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
 
 def info(root: Path, config: Config) -> DatasetInfo:
     """The facts as the options say."""
-    channels, temporal = config.shape[0], config.frames is not None
+    channels = config.shape[0]
+    stored: Stored = "events" if config.temporal else "pixels"
+    if config.temporal and channels != 2:
+        raise ValueError(f"noise: events have 2 polarities, not {channels} channels")
     return DatasetInfo(
-        title=config.title, shape=config.shape, classes=config.classes, temporal=temporal,
-        sizes={"train": config.train, "test": config.test}, frames=config.frames or 1,
-        mean=() if temporal else INFO.mean[:1] * channels, std=() if temporal else INFO.std[:1] * channels,
+        title=config.title, shape=config.shape, classes=config.classes, stored=stored,
+        sizes={"train": config.train, "test": config.test},
+        mean=() if config.temporal else INFO.mean[:1] * channels,
+        std=() if config.temporal else INFO.std[:1] * channels,
         source=INFO.source, licence=INFO.licence, citation=INFO.citation,
     )  # fmt: skip
 
@@ -54,6 +60,10 @@ def _drawn(config: Config, split: str, index: int) -> Sample:
     """A sample that is always the same."""
     random = np.random.default_rng([config.seed, split == "test", index])
     label = int(random.integers(config.classes))
-    if config.frames is None:
+    if not config.temporal:
         return random.integers(0, 256, config.shape, dtype=np.uint8), label
-    return random.poisson(EVENTS_PER_PIXEL, (config.frames, *config.shape)).astype(np.uint8), label
+    events = np.empty(EVENTS_PER_CELL * prod(config.shape), EVENT)
+    events["t"] = np.sort(random.integers(0, DURATION_US, len(events)))
+    for name, side in zip("pyx", config.shape, strict=True):
+        events[name] = random.integers(0, side, len(events))
+    return events, label

@@ -322,28 +322,27 @@ def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: boo
     from harness import stand_in
 
     with _refused(f"{file}: dataset: "):
-        experiment, info, sentence = stand_in.of(experiment)
+        experiment, _, sentence = stand_in.replaced(experiment)
     _say(quiet, sentence or "")
-    return smoke(experiment, frames=info.frames if info.temporal else None)
+    return smoke(experiment)
 
 
 def _planned(experiment: Experiment, file: str) -> list:
-    from harness import plan, prepare
+    from harness import plan, source
 
     with _refused(f"{file}: dataset: "):
-        info = prepare.info(experiment.dataset.name, experiment.dataset.options)
+        info = source.of(experiment.dataset).info
     return plan.expand(experiment, info, file=file)
 
 
 def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
     """The trials, once the data that they need is there."""
-    from harness import prepare
+    from harness import prepare, source
     from harness.progress import counted
 
-    trials = _planned(experiment, file)
-    name, options = experiment.dataset.name, experiment.dataset.options
-    with _refused(f"{file}: dataset: "), counted(f"preparing {name}", quiet=quiet) as progress:
-        prepare.prepare(name, options, progress=progress)
+    trials, block = _planned(experiment, file), experiment.dataset
+    with _refused(f"{file}: dataset: "), counted(f"preparing {block.name}", quiet=quiet) as progress:
+        prepare.prepare_source(source.of(block), progress=progress)
     return trials
 
 

@@ -6,7 +6,7 @@ A method is a module with four names (see `Method`), a dataset a module with two
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -150,6 +150,16 @@ class Method(Protocol):
         """
 
 
+Stored = Literal["pixels", "images", "events"]
+"""What a sample of a dataset is:
+
+- pixels: uint8 of `shape` (C, H, W), the same for all;
+- images: uint8 (3, h, w), RGB of any size, to be cropped to `shape` when it is read;
+- events: a structured array with the integer fields t (microseconds), x, y and p (polarity, 0 off, 1 on), which become
+  frames when they are read.
+"""
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """Facts about a dataset that the harness and its records need."""
@@ -157,14 +167,12 @@ class DatasetInfo:
     title: str
     """The name that tables print, such as 'CIFAR-10'."""
     shape: tuple[int, int, int]
-    """One frame: channels C, height H, width W."""
+    """What a network gets at one time step: channels C, height H, width W. Of events: the camera's, (2, H, W)."""
     classes: int
-    temporal: bool
-    """True for frames that change over time, whose values are counts of events; False for still images."""
     sizes: Mapping[str, int]
     """Number of samples of the splits 'train' and 'test'."""
     mean: tuple[float, ...]
-    """Mean of each channel of the training images, in units of [0, 1]; empty for temporal data, which is counts."""
+    """Mean of each channel of the training images, in units of [0, 1]; empty for events, which are counted."""
     std: tuple[float, ...]
     source: str
     """Where the official files are, for a reader."""
@@ -172,19 +180,19 @@ class DatasetInfo:
     citation: str
     checksums: Mapping[str, str] = field(default_factory=dict)
     """File name -> checksum ('md5:…' or 'sha256:…') of the official files."""
-    frames: int = 1
-    """Stored frames F of a sample of temporal data."""
-    unit: float = 1.0
-    """Events that one step of a stored value stands for; counts reach methods as they are, not normalised."""
+    stored: Stored = "pixels"
+    """What a sample is."""
+    centre: float = 0.875
+    """Of whole images: the part of the shorter side that evaluation looks at, in the middle (224 of 256 pixels)."""
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of a stored sample: (C, H, W), or (F, C, H, W) of temporal data."""
-        return (self.frames, *self.shape) if self.temporal else self.shape
+    def temporal(self) -> bool:
+        """Whether samples change over time."""
+        return self.stored == "events"
 
 
 Sample = tuple[np.ndarray, int]
-"""An image as uint8 of shape (C, H, W), or frames (F, C, H, W) of temporal data; and its class."""
+"""Pixels, a whole image, or events; and the number of its class. See `Stored`."""
 
 
 @runtime_checkable
@@ -195,6 +203,7 @@ class Dataset(Protocol):
 
     - `Config`: a pydantic model of options that stand beside `name` in the experiment file; then `samples` takes the
       model as its third argument and `info(root, config) -> DatasetInfo` replaces `INFO` where it depends on them;
+    - `READING`: the names of options that change how samples are read and shown, but not the samples themselves;
     - `download(root)`: fetch the official files into `root`, checksummed; absent when there is nothing to fetch.
     """
 

@@ -8,14 +8,12 @@ to its own. Here files are written in this process, epochs are always closed, an
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
 from pathlib import Path
 from queue import Empty
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ import torch
 from torch import Tensor
 
 MISSING = "FFCV is not installed: run scripts/install_ffcv.sh PYTHON, or choose another loader"
-SMALLEST_PAGE, LARGEST_PAGE = 1 << 21, 1 << 31
 
 
 def available() -> str | None:
@@ -36,38 +33,6 @@ def available() -> str | None:
         return None
 
 
-@contextmanager
-def writer(file: Path, shape: tuple[int, ...], num_samples: int) -> Iterator[Callable[[int, np.ndarray, int], None]]:
-    """Write a .beton file: gives a function that takes index, uint8 image of `shape` and class, in any order.
-
-    Images of three channels are stored raw as RGB of shape (H, W, C), anything else as an array of `shape`. The file
-    is the same to the byte each time, unlike one written by several processes.
-    """
-    load()
-    from ffcv.fields import IntField, NDArrayField, RGBImageField
-    from ffcv.memory_allocator import MemoryAllocator
-    from ffcv.writer import DatasetWriter, handle_sample
-
-    fields = {"image": RGBImageField("raw") if _is_rgb(shape) else NDArrayField(np.dtype("u1"), shape)}
-    fields["label"] = IntField()
-    whole = DatasetWriter(str(file), fields, page_size=_page_size(shape))
-    whole.num_samples = num_samples
-    whole.prepare()
-    whole.metadata_sm.close()  # shared memory for writing processes, of which there are none
-    whole.metadata_sm.unlink()
-    metadata = np.zeros(num_samples, whole.metadata_type)
-    allocator = MemoryAllocator(str(file), whole.data_region_start, whole.page_size)
-
-    def write(index: int, image: np.ndarray, label: int) -> None:
-        stored = np.ascontiguousarray(image.transpose(1, 2, 0) if _is_rgb(shape) else image)
-        handle_sample((stored, label), index, metadata.dtype.names, metadata, allocator, fields)
-
-    with allocator:  # leaving it writes the last page
-        yield write
-    whole.metadata_sm = SimpleNamespace(buf=metadata.tobytes())
-    whole.finalize(allocator.allocations)
-
-
 class Reader:
     """A .beton file opened once: FFCV compiles its reading code for each of its loaders, which takes seconds."""
 
@@ -78,7 +43,7 @@ class Reader:
         from ffcv.transforms import ToTensor
 
         decoder = SimpleRGBImageDecoder() if _is_rgb(shape) else NDArrayDecoder()
-        pipelines = {"image": [decoder, ToTensor()], "label": [IntDecoder(), ToTensor()]}
+        pipelines = {"sample": [decoder, ToTensor()], "label": [IntDecoder(), ToTensor()]}
         self._rgb = _is_rgb(shape)
         # One worker: reading is copying, and code for one thread compiles faster. The seed is not used, but without
         # one it is drawn from numpy's global generator.
@@ -103,14 +68,6 @@ class Reader:
 
 def _is_rgb(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] == 3
-
-
-def _page_size(shape: tuple[int, ...]) -> int:
-    """A page holds several samples; the file is at least a page, so small images get the smallest."""
-    size = max(SMALLEST_PAGE, 1 << (4 * prod(shape) - 1).bit_length())
-    if prod(shape) > LARGEST_PAGE:
-        raise ValueError(f"a sample of shape {shape} is larger than FFCV can store ({LARGEST_PAGE} bytes)")
-    return min(size, LARGEST_PAGE)
 
 
 @cache

@@ -40,7 +40,7 @@ class Feed(Protocol):
         self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
         augmented: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-        """This worker's share of one pass: x of shape (B, C, H, W), or frames (F, B, C, H, W), and y (B,)."""
+        """This worker's share of one pass: x of shape (B, C, H, W), or frames (T, B, C, H, W), and y (B,)."""
 
 
 class Diverged(Exception):
@@ -253,14 +253,8 @@ def evaluate(
 
 
 def in_time(x: Tensor, task: Task) -> Tensor:
-    """Input of shape (T, B, C, H, W); a still image is a view that repeats it T times without a copy.
-
-    Of F frames of events, each F / T neighbours are added up.
-    """
-    if not task.temporal:
-        return x.unsqueeze(0).expand(task.time_steps, *x.shape)
-    assert len(x) % task.time_steps == 0, "the plan refuses other numbers of time steps"
-    return x if len(x) == task.time_steps else x.unflatten(0, (task.time_steps, -1)).sum(1)
+    """Input of shape (T, B, C, H, W): frames of events as they are, a still image as a view that repeats it T times."""
+    return x if task.temporal else x.unsqueeze(0).expand(task.time_steps, *x.shape)
 
 
 def precision(recipe: Train, device: torch.device) -> AbstractContextManager:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from harness import plugins, stages
+from harness import plugins, source, stages
 from harness.config import Block, DatasetBlock, Experiment, MethodBlock, NetworkBlock, Range, Selection, Train
 from harness.contract import DatasetInfo, MethodConfig, Origin, Task
 from harness.experiment_file import ConfigError, checked, describe
@@ -44,7 +44,9 @@ class Trial(Block):
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits that depend on everything that the result depends on, and on nothing else."""
-        content = self.model_dump(mode="json", exclude={"label": True, "dataset": {"loader"}, "start": True})
+        content = self.model_dump(
+            mode="json", exclude={"label": True, "dataset": {"loader", "os_cache"}, "start": True}
+        )
         if self.start is not None:
             content["start"] = self.start.id
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -80,7 +82,10 @@ def expand(experiment: Experiment, info: DatasetInfo, *, file: str = "experiment
 
     Raises ConfigError for a name, setting or pairing that cannot be.
     """
-    _refuse_normalizing(experiment.dataset, info, f"{file}: dataset.normalize")
+    try:
+        info = source.seen(info, experiment.dataset)
+    except ValueError as error:
+        raise ConfigError(f"{file}: dataset.{error}") from error
     found: dict[str, list[Trial]] = {}
     for index in stages.order(experiment, file):
         entry = experiment.methods[index]
@@ -178,26 +183,6 @@ def _grid(grid: Mapping[str, list]) -> Iterator[dict[str, Any]]:
         yield dict(zip(grid, values, strict=True))
 
 
-def unfit(info: DatasetInfo, time_steps: int) -> str | None:
-    """The sentence why stored frames cannot be merged into that many time steps; None where they can."""
-    if not info.temporal or info.frames % time_steps == 0:
-        return None
-    fitting = [str(steps) for steps in range(1, info.frames + 1) if info.frames % steps == 0]
-    return (
-        f"{info.frames} stored frames of {info.title} cannot be merged into T = {time_steps} steps (possible: "
-        f"{', '.join(fitting)}; the dataset's option 'frames' stores another number)"
-    )
-
-
-def _refuse_normalizing(dataset: DatasetBlock, info: DatasetInfo, where: str) -> None:
-    """Raise ConfigError for constants that have no effect or do not fit the channels."""
-    channels = info.shape[0]
-    if dataset.normalize and info.temporal:
-        raise ConfigError(f"{where}: no effect on {info.title}, whose frames are counts of events and stay so")
-    if dataset.normalize and {len(dataset.normalize.mean), len(dataset.normalize.std)} != {channels}:
-        raise ConfigError(f"{where}: one mean and one std for each channel are needed; {info.title} has {channels}")
-
-
 def _refuse_unknown_network(trial: Trial, where: str) -> None:
     """Raise ConfigError when there is no such network, or it has no such option."""
     try:
@@ -213,8 +198,6 @@ def _resolved(trial: Trial, method: Any, info: DatasetInfo, where: str) -> Trial
 
     Raises ConfigError when the method says in a sentence that it cannot do this task.
     """
-    if reason := unfit(info, trial.time_steps):
-        raise ConfigError(f"{where}: {reason}")
     config, task = trial.config(), trial.task(info)
     if hasattr(method, "resolve"):
         try:

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from harness import ffcv_compat, record
+from harness import record
+from harness.beton import journal
 from harness.contract import DatasetInfo, Sample
-from harness.encode import Progress, array_files, beton_file, encode
+from harness.encode import Progress, array_files, beton_file, encode, resumable
 from harness.source import SPLITS, Source, cache, find
 from harness.source import roots as roots
 
-FORMAT = 1
+FORMAT = 2
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,6 @@ def info(name: str, options: Mapping[str, Any] | None = None) -> DatasetInfo:
     return find(name, options).info
 
 
-def decoded_bytes(info: DatasetInfo) -> int:
-    """What all samples take as uint8."""
-    return sum(info.sizes.values()) * prod(info.sample_shape)
-
-
 def memory_limit_bytes() -> int:
     """How much decoded data is kept in memory: HARNESS_MEMORY_LIMIT in bytes, by default 2 GiB."""
     given = os.environ.get("HARNESS_MEMORY_LIMIT") or str(2 << 30)
@@ -83,8 +79,13 @@ def memory_limit_bytes() -> int:
     return int(given)
 
 
-def fits_memory(info: DatasetInfo) -> bool:
-    return decoded_bytes(info) <= memory_limit_bytes()
+def decoded_bytes(info: DatasetInfo, time_steps: int = 1) -> int:
+    """What all samples take as uint8, frames of events at that many time steps."""
+    return sum(info.sizes.values()) * prod(info.shape) * (time_steps if info.temporal else 1)
+
+
+def fits_memory(info: DatasetInfo, time_steps: int = 1) -> bool:
+    return decoded_bytes(info, time_steps) <= memory_limit_bytes()
 
 
 def prepare(
@@ -96,9 +97,8 @@ def prepare(
 ) -> Prepared:
     """Return the dataset prepared under `$HARNESS_CACHE/prepared`, writing only what is not there yet.
 
-    `beton`: whether to write FFCV's files. By default only when the data do not fit in memory and FFCV is installed,
-    which is what the loader 'auto' reads; a run that is fed from memory need not wait for FFCV's import. True writes
-    them in any case. Two processes that want the same wait for each other.
+    `beton`: whether to write .beton files of pixels, too; by default only when these do not fit in memory. Two
+    processes that want the same wait for each other, and an interrupted preparation is gone on with.
 
     Raises FileNotFoundError when the raw data are missing, ValueError when they are not what the dataset promises.
     """
@@ -143,12 +143,11 @@ def _folder(source: Source) -> Path:
 
 
 def _wanted(info: DatasetInfo, beton: bool | None) -> set[str]:
+    """The files that have to be there. `beton` as in `prepare`; whole images and events have no other form."""
     wanted: set[str] = set()
-    if fits_memory(info):
+    if info.stored == "pixels" and fits_memory(info):
         wanted.update(*map(array_files, SPLITS))
-    if beton and not ffcv_compat.available():
-        log.warning("FFCV is not installed: no .beton files are written")
-    elif beton or (beton is None and not wanted and ffcv_compat.available()):
+    if beton or info.stored != "pixels" or (beton is None and not wanted):
         wanted.update(map(beton_file, SPLITS))
     return wanted
 
@@ -158,13 +157,13 @@ def _key(source: Source) -> str:
     info = source.info
     content = {
         "format": FORMAT,
-        "options": source.options,
-        "shape": info.sample_shape,
+        "options": source.kept,
+        "stored": info.stored,
+        "shape": info.shape if info.stored != "images" else None,
         "classes": info.classes,
-        "temporal": info.temporal,
         "sizes": dict(info.sizes),
         "checksums": dict(info.checksums),
-    } | ({"unit": info.unit} if info.temporal else {})
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -208,8 +207,9 @@ def _complete(
     """Write the wanted files that are not found into a folder beside, then move them into place."""
     info = source.info
     partial = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    if not resumable(info):
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(exist_ok=True)
     try:
         kept = found.files if found else {}
         arrays = {name for split in SPLITS for name in array_files(split)} <= kept.keys()
@@ -217,11 +217,13 @@ def _complete(
         fingerprint = encode(source, samples, partial, wanted - kept.keys(), progress)
         if found and fingerprint != found.fingerprint:
             raise ValueError(f"{folder} does not hold what it did when it was prepared: delete it and prepare anew")
+        for split in SPLITS:
+            journal(partial / beton_file(split)).unlink(missing_ok=True)
         manifest = Manifest(
             dataset=source.name,
-            options=source.options,
+            options=source.kept,
             title=info.title,
-            shape=info.sample_shape,
+            shape=info.shape,
             sizes=dict(info.sizes),
             fingerprint=fingerprint,
             files=dict(kept) | {file.name: _describe(file) for file in sorted(partial.iterdir())},
@@ -237,7 +239,8 @@ def _complete(
             partial.rename(folder)
         return manifest
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not resumable(info):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _stored(folder: Path, split: str) -> Sequence[Sample]:

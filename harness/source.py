@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness import plugins
+from harness.config import Augment, DatasetBlock, Frames, Store
 from harness.contract import DatasetInfo, Sample
 
 SPLITS = ("train", "test")
@@ -26,11 +27,20 @@ class Source:
     name: str
     module: ModuleType
     config: BaseModel | None
+    store: Store
+    """How whole images are kept."""
 
     @property
     def options(self) -> dict[str, Any]:
         """Every option of the dataset, defaults filled in."""
         return self.config.model_dump(mode="json") if self.config else {}
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Options that decide what is in the prepared file."""
+        reading = getattr(self.module, "READING", ())
+        options = {key: value for key, value in self.options.items() if key not in reading}
+        return options | ({"store": self.store.model_dump()} if self.info.stored == "images" else {})
 
     @cached_property
     def info(self) -> DatasetInfo:
@@ -95,7 +105,49 @@ def roots() -> list[Path]:
     return [*([Path(given).expanduser()] if given else []), cache() / "raw"]
 
 
-def find(name: str, options: Mapping[str, Any] | None = None) -> Source:
+def of(block: DatasetBlock) -> Source:
+    """The dataset that an experiment names. Raises ValueError for an unknown name or option."""
+    return find(block.name, block.options, block.store)
+
+
+def seen(info: DatasetInfo, block: DatasetBlock) -> DatasetInfo:
+    """The facts of the data as a network sees them: frames as the experiment makes them of events.
+
+    Raises ValueError, naming the key, for settings that have no effect on these data or do not fit them.
+    """
+    _refuse_idle(info, block)
+    if info.stored != "events":
+        return info
+    frames = block.frames
+    sides = info.shape[1:]
+    if any(side % frames.downsample for side in sides):
+        raise ValueError(f"frames.downsample: {frames.downsample} does not divide {sides[0]} x {sides[1]} pixels")
+    height, width = (frames.size or side // frames.downsample for side in sides)
+    return replace(info, shape=(frames.polarities, height, width))
+
+
+def _refuse_idle(info: DatasetInfo, block: DatasetBlock) -> None:
+    """Raise ValueError for a setting that would be ignored."""
+    only = {
+        "frames": ("events", block.frames != Frames()),
+        "store": ("images", block.store != Store()),
+        "augment.random_resized_crop": ("images", block.augment.random_resized_crop is not None),
+        "augment.event_drop": ("events", block.augment.event_drop != Augment().event_drop),
+    }
+    for key, (stored, given) in only.items():
+        if given and info.stored != stored:
+            raise ValueError(f"{key}: no effect on {info.title}, which is not stored as {STORED[stored]}")
+    if block.normalize and info.temporal:
+        raise ValueError(f"normalize: no effect on {info.title}, whose frames are counts of events and stay so")
+    channels = info.shape[0]
+    if block.normalize and {len(block.normalize.mean), len(block.normalize.std)} != {channels}:
+        raise ValueError(f"normalize: one mean and one std for each channel are needed; {info.title} has {channels}")
+
+
+STORED = {"images": "whole images", "events": "events"}
+
+
+def find(name: str, options: Mapping[str, Any] | None = None, store: Store | None = None) -> Source:
     """The dataset of that name with these options checked.
 
     Raises ValueError for an unknown name or option.
@@ -104,9 +156,9 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> Source:
     if not hasattr(module, "Config"):
         if options:
             raise ValueError(f"dataset '{name}' takes no options (given: {', '.join(options)})")
-        return Source(name, module, None)
+        return Source(name, module, None, store or Store())
     try:
-        return Source(name, module, module.Config(**(options or {})))
+        return Source(name, module, module.Config(**(options or {})), store or Store())
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise ValueError(f"dataset '{name}': {'; '.join(problems)}") from error

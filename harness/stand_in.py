@@ -3,7 +3,7 @@
 from harness import prepare
 from harness.config import DatasetBlock, Experiment
 from harness.contract import DatasetInfo
-from harness.source import find
+from harness.source import find, of
 
 NOISE = "noise"
 """The one dataset that the engine knows by name."""
@@ -12,13 +12,13 @@ QUICK_BYTES = 256 << 20
 """Decoded data of at most this size are prepared within a trial run."""
 
 
-def of(experiment: Experiment) -> tuple[Experiment, DatasetInfo, str | None]:
+def replaced(experiment: Experiment) -> tuple[Experiment, DatasetInfo, str | None]:
     """The experiment on its own data or on noise, the facts of either, and the sentence why it is noise.
 
     Raises ValueError for an unknown dataset or option, FileNotFoundError where not even the shape is known.
     """
     block = experiment.dataset
-    source = find(block.name, block.options)
+    source = of(block)
     if prepare.is_prepared(source):
         return experiment, source.info, None
     if not source.is_here():
@@ -29,7 +29,7 @@ def of(experiment: Experiment) -> tuple[Experiment, DatasetInfo, str | None]:
         return experiment, source.info, None
     noise = _noise(block, source.info)
     sentence = f"{source.info.title} {reason}: noise in its shape is used, and accuracies mean nothing"
-    return experiment.model_copy(update={"dataset": noise}), prepare.info(noise.name, noise.options), sentence
+    return experiment.model_copy(update={"dataset": noise}), find(noise.name, noise.options).info, sentence
 
 
 def _noise(block: DatasetBlock, info: DatasetInfo) -> DatasetBlock:
@@ -38,7 +38,7 @@ def _noise(block: DatasetBlock, info: DatasetInfo) -> DatasetBlock:
     options = {
         "shape": info.shape,
         "classes": info.classes,
-        "frames": info.frames if info.temporal else None,
+        "temporal": info.temporal,
         "title": f"noise in the shape of {info.title}",
     }
     return DatasetBlock.model_validate(kept | {"name": NOISE} | SAMPLES | options)

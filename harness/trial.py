@@ -16,7 +16,7 @@ from harness.config import Block, Evaluation
 from harness.contract import Method
 from harness.loop import Diverged, Setup, Training, evaluate, precision
 from harness.metrics import Tally
-from harness.plan import Trial, unfit
+from harness.plan import Trial
 from harness.record import Outcome, Record
 
 log = logging.getLogger(__name__)
@@ -98,11 +98,8 @@ class _Progress:
 
 
 def _open(trial: Trial, run: Run, device: torch.device) -> loader.Data:
-    block = trial.dataset
-    return loader.open_data(
-        block.name, block.options, validation=block.validation, split_seed=block.split_seed, loader=run.loader,
-        device=device, augment=block.augment, normalize=block.normalize,
-    )  # fmt: skip
+    block = trial.dataset.model_copy(update={"loader": run.loader})
+    return loader.open_data(block, time_steps=trial.time_steps, device=device)
 
 
 def _setup(trial: Trial, run: Run, data: loader.Data, device: torch.device, rank: int, world: int) -> Setup:
@@ -236,8 +233,6 @@ def reevaluate(result: Record, folder: Path, time_steps: int) -> Tally:
     method: Method = plugins.load("methods", trial.method)  # type: ignore[assignment]
     data = _open(trial, settings, torch.device("cpu"))
     try:
-        if reason := unfit(data.info, time_steps):
-            raise ValueError(reason)
         config, task = trial.config(), trial.task(data.info)
         net = method.build(config, task)
         net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

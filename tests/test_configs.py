@@ -67,11 +67,11 @@ def test_every_network_can_be_built_for_its_dataset():
 @every_file
 def test_smoke_keeps_every_label_and_is_small(file):
     experiment, info, _ = read(file)
-    given, facts, sentence = stand_in.of(experiment)
-    trials = plan.expand(smoke(given, frames=facts.frames if facts.temporal else None), facts, file=file.name)
+    given, facts, sentence = stand_in.replaced(experiment)
+    trials = plan.expand(smoke(given), facts, file=file.name)
     assert [trial.label for trial in trials] == [entry.label or entry.name for entry in experiment.methods]
     assert all(trial.time_steps <= 4 and trial.train.batch_size <= 4 and trial.train.epochs <= 1 for trial in trials)
-    assert (facts.shape, facts.classes, facts.frames) == (info.shape, info.classes, info.frames)
+    assert (facts.shape, facts.classes, facts.stored) == (info.shape, info.classes, info.stored)
     if given.dataset.name == "noise":
         assert facts.title == f"noise in the shape of {info.title}"
         assert str(sentence).startswith(info.title)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import augment, ffcv_compat, loader
-from harness.config import Augment
-from harness.loader import Data, open_data
+from harness.config import Augment, DatasetBlock
+from harness.loader import Data
 from harness.prepare import prepare
 from tests import fake_data
 
@@ -33,6 +33,10 @@ def folders(cache, monkeypatch):
 @pytest.fixture(scope="module")
 def options(tmp_path_factory) -> dict:
     return {"path": str(fake_data.image_folder(tmp_path_factory.mktemp("images") / "all", train=14)), "size": 8}
+
+
+def open_data(name: str, options: dict | None = None, **block) -> Data:
+    return loader.open_data(DatasetBlock.model_validate({"name": name, **(options or {}), **block}))
 
 
 def labels(data: Data, part: str, batch_size: int, **which) -> list[int]:

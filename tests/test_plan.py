@@ -15,7 +15,7 @@ from harness.experiment_file import ConfigError
 from tests.tiny import unhurried
 
 INFO = DatasetInfo(
-    title="Toy", shape=(1, 8, 8), classes=10, temporal=False, sizes={"train": 100, "test": 50},
+    title="Toy", shape=(1, 8, 8), classes=10, sizes={"train": 100, "test": 50},
     mean=(0.5,), std=(0.5,), source="", licence="", citation="",
 )  # fmt: skip
 

@@ -1,33 +1,14 @@
-"""What an experiment may say: one typed model per block of the YAML file, with every default."""
+"""The experiment file but for its data: one typed model per block, with every default."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from harness.config.block import Block
+from harness.config.data import DatasetBlock
 
 Selection = Literal["last", "best_validation", "best_test"]
-
-
-class Block(BaseModel):
-    """Base of every block: frozen, unknown keys refused, defaults checked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
-    LATER: ClassVar[frozenset[str]] = frozenset()
-    """Keys that came after the first records: written only when they are not the default, so that ids stay."""
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content = handler(self)
-        unset = {key for key in self.LATER if getattr(self, key) == type(self).model_fields[key].default}
-        return {key: value for key, value in content.items() if key not in unset}
 
 
 def _named(value: Any) -> Any:
@@ -44,52 +25,6 @@ def _as_list(value: Any) -> Any:
 
 TimeSteps = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list), Field(min_length=1)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_as_list), Field(min_length=1)]
-
-
-class Augment(Block):
-    """What is done to training images, in batches on the device; to all frames of a sample alike."""
-
-    LATER = frozenset({"roll", "cutout"})
-
-    crop_padding: int = Field(0, ge=0)
-    """Pixels of zero padding before a random crop to the original size; 0: no crop."""
-    flip: bool = False
-    """Mirror left and right with probability one half."""
-    roll: int = Field(0, ge=0)
-    """Pixels by which images are shifted cyclically at most, up or down and left or right."""
-    cutout: int = Field(0, ge=0)
-    """Side in pixels of a square at a random place that is set to the mean (arXiv:1708.04552); 0: none."""
-
-
-class Normalize(Block):
-    """Constants that images are normalised by instead of the dataset's own, to follow a paper to the letter."""
-
-    mean: tuple[float, ...] = Field(min_length=1)
-    """Subtracted from each channel, in units of [0, 1]."""
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
-    """What each channel is divided by."""
-
-
-class DatasetBlock(Block):
-    """Which data; keys that are not named here are options of the dataset itself (`harness list datasets`)."""
-
-    model_config = ConfigDict(extra="allow")
-    LATER = frozenset({"normalize"})
-
-    name: str
-    validation: float = Field(0.1, ge=0, lt=1)
-    """Fraction of the training samples that is held out to select by; 0, nothing, does not go with selecting by it."""
-    split_seed: int = 0
-    """Decides which samples are held out; the same for every trial."""
-    augment: Augment = Augment()
-    normalize: Normalize | None = None
-    loader: Literal["auto", "memory", "ffcv", "torch"] = "auto"
-    """How batches are fed; all three give the same batches."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options of the dataset itself."""
-        return dict(self.model_extra or {})
 
 
 class NetworkBlock(Block):
@@ -327,56 +262,3 @@ def schema() -> dict[str, Any]:
 def _allow(properties: dict[str, Any], keys: tuple[str, ...], short: dict[str, str]) -> None:
     for key in keys:
         properties[key] = {"anyOf": [short, properties[key]]}
-
-
-SMOKE_BATCH_SIZE, SMOKE_TIME_STEPS = 4, 4
-
-
-def smoke(experiment: Experiment, *, frames: int | None = None) -> Experiment:
-    """The same experiment cut down to about a minute: few time steps, one seed, first grid values, two small batches.
-
-    `frames` are the stored frames of temporal data, which T has to divide.
-    """
-    batch_size = max(experiment.scale.workers, SMOKE_BATCH_SIZE // experiment.scale.workers * experiment.scale.workers)
-    fast = {
-        "epochs": min(1, experiment.train.epochs), "limit_batches": 2, "warmup_steps": 0, "schedule": "constant",
-        "milestones": (), "batch_size": min(batch_size, experiment.train.batch_size),
-    }  # fmt: skip
-    kept = {key: value for key, value in experiment.train.model_dump().items() if key not in fast}
-    methods = [
-        entry.model_copy(
-            update={
-                "grid": {key: values[:1] for key, values in entry.grid.items()},
-                "time_steps": entry.time_steps and _fewest(entry.time_steps, frames),
-                # What is not trained stays untrained.
-                "train": {k: v for k, v in entry.train.items() if k not in fast or (k, v) == ("epochs", 0)},
-                # One T is left of every method, so there is nothing to choose.
-                "start": entry.start and entry.start.model_copy(update={"time_steps": None}),
-            }
-        )
-        for entry in experiment.methods
-    ]
-    sweep = experiment.sweep.model_copy(update={"trials": experiment.sweep.trials and 2})
-    return experiment.model_copy(
-        update={
-            "methods": tuple(methods),
-            "time_steps": _fewest(experiment.time_steps, frames),
-            "seeds": experiment.seeds[:1],
-            "train": Train.model_validate({**kept, **fast}),
-            "sweep": sweep,
-            "evaluation": experiment.evaluation.model_copy(
-                update={
-                    "latency_repeats": min(1, experiment.evaluation.latency_repeats),
-                    "batch_size": min(batch_size, experiment.evaluation.batch_size),
-                }
-            ),
-            "tracking": experiment.tracking.model_copy(update={"mlflow": False}),
-            "results": str(Path(experiment.results) / "smoke"),
-        }
-    )
-
-
-def _fewest(time_steps: tuple[int, ...], frames: int | None) -> tuple[int]:
-    """The shortest T, cut to what divides the stored frames of temporal data."""
-    cut = min(*time_steps, SMOKE_TIME_STEPS)
-    return (next(steps for steps in range(cut, 0, -1) if frames is None or frames % steps == 0),)

@@ -1,0 +1,113 @@
+"""Reads the samples of one split, pixels of one size: from memory, streamed by FFCV, or one by one through torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import beton, ffcv_compat
+from harness.encode import array_files, beton_file
+from harness.prepare import Prepared
+
+
+class Reader(Protocol):
+    """Reads the samples at given indices of one split, in that order."""
+
+    def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield uint8 samples (B, C, H, W) or (B, T, P, H, W), valid until the next batch, and int64 labels (B,)."""
+
+    def close(self) -> None:
+        """Let go of files and threads."""
+
+
+class Fill(Protocol):
+    """Makes a batch of what is stored, in as many threads as numba has: the one place that knows what that is."""
+
+    shape: tuple[int, ...]
+    """Shape of one sample as it is made."""
+    dtype: np.dtype
+
+    def __call__(
+        self, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, about: np.ndarray, positions: slice,
+        out: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Write sample b of the batch into out[b].
+
+        Its bytes are `data[starts[b] : starts[b] + sizes[b]]` (uint8; int64), its row of the file is `about[b]`, and
+        `positions` are the places of the batch in this worker's order of the epoch, for what is drawn for each.
+        """
+
+
+class Memory:
+    """A split as one uint8 tensor on the device; on the CPU a view of the file, shared by all processes."""
+
+    def __init__(self, folder: Path, split: str, device: torch.device):
+        # Mapped copy-on-write, because torch has no read-only tensors; nothing is ever written.
+        images, labels = (np.load(folder / name, mmap_mode="c") for name in array_files(split))
+        self._images, self._labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+
+    def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in torch.from_numpy(indices).to(self._images.device).split(batch_size):
+            if len(chosen):
+                yield self._images[chosen], self._labels[chosen]
+
+    def close(self) -> None:
+        self._images = self._labels = torch.empty(0)
+
+
+class Streamed:
+    """A split streamed by FFCV; opened when first read, because that compiles code."""
+
+    def __init__(self, prepared: Prepared, split: str):
+        self._file, self._shape = prepared.folder / beton_file(split), prepared.info.shape
+        self._reader: ffcv_compat.Reader | None = None
+
+    def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._reader is None:
+            self._reader = ffcv_compat.Reader(self._file, self._shape)
+        return self._reader.read(indices, batch_size)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+
+class Sampled(torch.utils.data.Dataset):
+    """A split read sample by sample, in as many processes as torch has threads."""
+
+    def __init__(self, prepared: Prepared, split: str):
+        self._file, self._shape = beton.read(prepared.folder / beton_file(split)), prepared.info.shape
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        channels, height, width = self._shape
+        pixels = torch.from_numpy(self._file.payload(index).copy())  # torch warns of arrays that are read-only
+        label = int(self._file.labels[index])
+        if channels == 3:
+            return pixels.view(height, width, channels).permute(2, 0, 1), label
+        return pixels.view(self._shape), label
+
+    def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return through_torch(self, indices, batch_size)
+
+    def close(self) -> None:
+        pass
+
+
+def through_torch(
+    samples: torch.utils.data.Dataset, indices: np.ndarray, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of the samples at `indices`, in that order."""
+    threads = torch.get_num_threads()
+    batches = [indices[start : start + batch_size].tolist() for start in range(0, len(indices), batch_size)]
+    return iter(
+        torch.utils.data.DataLoader(
+            samples,
+            batch_sampler=batches,
+            num_workers=threads if threads > 1 else 0,
+            generator=torch.Generator(),  # else it draws a seed from torch's own
+        )
+    )
