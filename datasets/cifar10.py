@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import torchvision_cpu
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import cifar
 
-FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 INFO = DatasetInfo(
     title="CIFAR-10",
     shape=cifar.SHAPE,
@@ -18,6 +17,7 @@ INFO = DatasetInfo(
     std=(0.2470, 0.2435, 0.2616),
     source="https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="not stated",
+    names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     citation="Krizhevsky, Learning multiple layers of features from tiny images, technical report, "
     "University of Toronto, 2009",
     checksums={
@@ -29,14 +29,18 @@ INFO = DatasetInfo(
         "test_batch": "md5:40351d587109b95175f43aff81a1287e",
     },
 )
+ARCHIVE = "cifar-10-python.tar.gz"
+FILES = (
+    Remote(
+        ARCHIVE,
+        (f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",),
+        "md5:c58f30108f718f92721af3b95e74349a",
+        gives=("cifar-10-batches-py",),
+    ),
+)
 
 
 def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test' from `root/cifar-10-batches-py`."""
-    files = [root / "cifar-10-batches-py" / name for name in FILES[split]]
+    files = [root / "cifar-10-batches-py" / name for name in BATCHES[split]]
     return cifar.Images(files, "labels", INFO.checksums)
-
-
-def download(root: Path) -> None:
-    """Fetch the official archive and unpack it into `root/cifar-10-batches-py`; torchvision checks it."""
-    torchvision_cpu.load("torchvision.datasets").CIFAR10(root, download=True)

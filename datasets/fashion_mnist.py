@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import torchvision_cpu
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import idx
 
 INFO = DatasetInfo(
@@ -17,6 +16,10 @@ INFO = DatasetInfo(
     std=(0.3530,),
     source="https://github.com/zalandoresearch/fashion-mnist",
     licence="MIT",
+    names=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
     citation="Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning "
     "algorithms, arXiv:1708.07747, 2017",
     checksums={
@@ -26,13 +29,12 @@ INFO = DatasetInfo(
         "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
     },
 )
+MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+FILES = tuple(
+    Remote(f"FashionMNIST/raw/{name}", (f"{MIRROR}/{name}",), checksum) for name, checksum in INFO.checksums.items()
+)
 
 
 def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test' from the gzipped files in `root/FashionMNIST/raw`."""
     return idx.Images(root / "FashionMNIST" / "raw", "train" if split == "train" else "t10k", INFO.checksums)
-
-
-def download(root: Path) -> None:
-    """Fetch the official files into `root/FashionMNIST/raw`; torchvision checks them."""
-    torchvision_cpu.load("torchvision.datasets").FashionMNIST(root, download=True)

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import torchvision_cpu
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import idx
 
 INFO = DatasetInfo(
@@ -26,13 +25,18 @@ INFO = DatasetInfo(
         "t10k-labels-idx1-ubyte": "md5:27ae3e4e09519cfbb04c329615203637",
     },
 )
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist", "http://yann.lecun.com/exdb/mnist")
+FILES = tuple(
+    Remote(f"MNIST/raw/{name}.gz", tuple(f"{mirror}/{name}.gz" for mirror in MIRRORS), f"md5:{md5}")
+    for name, md5 in {
+        "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+    }.items()
+)
 
 
 def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
     """Return the samples of 'train' or 'test' from `root/MNIST/raw`, where the files may be gzipped."""
     return idx.Images(root / "MNIST" / "raw", "train" if split == "train" else "t10k", INFO.checksums)
-
-
-def download(root: Path) -> None:
-    """Fetch the official files into `root/MNIST/raw`; torchvision checks them."""
-    torchvision_cpu.load("torchvision.datasets").MNIST(root, download=True)

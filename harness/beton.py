@@ -5,17 +5,16 @@ where in them. No sample crosses the border of a page. Ours have two fields, `sa
 whatever FFCV is told to do with images, arrays or bytes works on them. Integers are little-endian.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-
-from harness import record
 
 VERSION = 2
 HEADER = np.dtype(
@@ -71,6 +70,13 @@ def page_size(largest_sample: int) -> int:
     return next((size for size in PAGE_SIZES if size >= 4 * largest_sample), PAGE_SIZES[-1])
 
 
+def file_bytes(field: Field, num_samples: int, sample_bytes: int, page_size: int) -> int:
+    """The size of a file whose samples all take that many bytes."""
+    per_page = max(1, (page_size - sample_bytes) // _aligned(sample_bytes, ALIGNMENT) + 1)
+    pages = -(-num_samples // per_page)
+    return _start(field, num_samples, page_size) + pages * page_size + num_samples * REGION.itemsize
+
+
 def journal(file: Path) -> Path:
     """Where a writer of `file` keeps what it needs to go on after a crash."""
     return file.with_name(f"{file.name}.journal")
@@ -88,12 +94,11 @@ class Writer:
         self._field, self._page_size = field, page_size
         self._rows = np.zeros(num_samples, rows(field))
         self._sizes = np.zeros(num_samples, "<u8")
-        self._start = _aligned(HEADER.itemsize + 2 * DESCRIPTION.itemsize + self._rows.nbytes, page_size)
-        self.done = 0
-        """Samples that are in the file."""
-        self.note: Any = None
-        """What was given to the last `mark`, of plain values."""
-        self._end = self._start
+        self.done = self._marked = 0
+        """Samples that are in the file, and those of them that survive a crash."""
+        self.notes: list[Any] = []
+        """What was given to each `mark`, of plain values."""
+        self._end = _start(field, num_samples, page_size)
         self._resume()
         self._file = file.open("r+b" if self.done else "wb")
         self._file.truncate(self._end)
@@ -106,7 +111,9 @@ class Writer:
         """
         size = payload.nbytes
         if size > self._page_size:
-            raise ValueError(f"sample {self.done} takes {size} bytes, more than a page of {self._page_size}")
+            raise ValueError(
+                f"sample {self.done} takes {size} bytes, more than a page of {self._path.name} ({self._page_size})"
+            )
         ptr = _aligned(self._end, ALIGNMENT)
         if ptr // self._page_size != (ptr + max(size, 1) - 1) // self._page_size:
             ptr = _aligned(ptr, self._page_size)
@@ -126,10 +133,16 @@ class Writer:
         """Make the samples added so far survive a crash, with a note for whoever goes on."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.note = note
-        head = json.dumps({"done": self.done, "end": self._end, "page_size": self._page_size, "note": note})
-        content = b"\n".join([head.encode(), self._rows[: self.done].tobytes() + self._sizes[: self.done].tobytes()])
-        record.write_atomic(self._journal, content)
+        added = slice(self._marked, self.done)
+        content = self._rows[added].tobytes() + self._sizes[added].tobytes()
+        entry = {"of": len(self._rows), "done": self.done, "end": self._end, "page_size": self._page_size, "note": note}
+        head = json.dumps(entry | {"sha256": hashlib.sha256(content).hexdigest()})
+        with self._journal.open("ab") as file:
+            file.write(head.encode() + b"\n" + content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._marked = self.done
+        self.notes.append(note)
 
     def finish(self) -> None:
         """Write tables and header. Raises ValueError when samples are missing."""
@@ -149,17 +162,20 @@ class Writer:
         os.fsync(self._file.fileno())
 
     def _resume(self) -> None:
-        """Go on behind the last mark, if it is one of this very file."""
-        if not (self._journal.is_file() and self._path.is_file()):
-            return
-        head, _, content = self._journal.read_bytes().partition(b"\n")
-        mark = json.loads(head)
-        done, size = mark["done"], mark["done"] * self._rows.itemsize
-        if mark["page_size"] != self._page_size or len(content) != size + 8 * done or done > len(self._rows):
-            return
-        self._rows[:done] = np.frombuffer(content[:size], self._rows.dtype)
-        self._sizes[:done] = np.frombuffer(content[size:], "<u8")
-        self.done, self._end, self.note = done, mark["end"], mark["note"]
+        """Go on behind the last mark that is whole, of this very file; later entries of the journal go."""
+        size, valid = self._path.stat().st_size if self._path.is_file() else 0, 0
+        for entry, content in _entries(self._journal, self._rows.itemsize):
+            ours = (entry["of"], entry["page_size"]) == (len(self._rows), self._page_size)
+            if not ours or entry["end"] > size:
+                break
+            added, bytes_of_rows = slice(self.done, entry["done"]), (entry["done"] - self.done) * self._rows.itemsize
+            self._rows[added] = np.frombuffer(content[:bytes_of_rows], self._rows.dtype)
+            self._sizes[added] = np.frombuffer(content[bytes_of_rows:], "<u8")
+            self.done, self._end, valid = entry["done"], entry["end"], entry["behind"]
+            self.notes.append(entry["note"])
+        self._marked = self.done
+        if self._journal.is_file():
+            os.truncate(self._journal, valid)
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +223,36 @@ def read(path: Path) -> File:
     except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a finished .beton file ({error})") from error
     return File(path, int(header["page_size"]), samples["sample"], samples["label"], table["size"], data)
+
+
+def marked(file: Path, field: Field) -> int:
+    """The number of samples that a writer of `file` could go on behind, as its journal says."""
+    done = [entry["done"] for entry, _ in _entries(journal(file), rows(field).itemsize)]
+    return done[-1] if done and file.is_file() else 0
+
+
+def _entries(file: Path, itemsize: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """What a journal says, entry by entry (and where each ends, as `behind`), up to one that was not written whole."""
+    if not file.is_file():
+        return
+    before = 0
+    with file.open("rb") as content:
+        while line := content.readline():
+            try:
+                entry = json.loads(line)
+                added = content.read((entry["done"] - before) * (itemsize + 8))
+                whole = hashlib.sha256(added).hexdigest() == entry["sha256"]
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                return
+            before = entry["done"]
+            yield entry | {"behind": content.tell()}, added
+
+
+def _start(field: Field, num_samples: int, page_size: int) -> int:
+    """Where the first page begins: behind header, descriptions and rows."""
+    return _aligned(HEADER.itemsize + 2 * DESCRIPTION.itemsize + num_samples * rows(field).itemsize, page_size)
 
 
 def _descriptions(field: Field) -> bytes:

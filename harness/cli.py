@@ -3,18 +3,16 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 import harness
-from harness import cluster, experiment_file
+from harness import cluster, data_cli, experiment_file
+from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
 
@@ -26,16 +24,9 @@ app = typer.Typer(
     help="Benchmark training methods of spiking neural networks: one YAML file, one table of accuracy against latency.",
     epilog="Exit codes: 0 done, 1 failure, 2 the request was wrong, 3 some trials failed, 130/143 interrupted.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Prepare datasets.")
-app.add_typer(data_app, name="data")
+app.add_typer(data_cli.app, name="data")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override anything in the file.")
-]
 Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
 
 
@@ -61,7 +52,7 @@ class Kind(StrEnum):
 
 def main() -> None:
     """Run the command line; a wrong request becomes one line and exit code 2."""
-    from harness.sweep import Interrupted
+    from harness.interrupt import Interrupted
 
     cluster.prepare_environment()
     try:
@@ -71,7 +62,7 @@ def main() -> None:
         sys.exit(2)
     except Interrupted as stop:
         resume = " ".join(["harness", *sys.argv[1:]])
-        print(f"harness: stopped by {stop}; what was measured is saved. Resume with: {resume}", file=sys.stderr)
+        print(f"harness: stopped by {stop}; what was done is saved. Resume with: {resume}", file=sys.stderr)
         sys.exit(stop.exit_code)
 
 
@@ -113,13 +104,13 @@ def sweep(file: File, set_: Set = None, smoke: Smoke = False, quiet: Quiet = Fal
     if json_:
         print(publish.rendered(summary.records, "json"))
     else:
-        _print(publish.table(summary.records))
-    _say(quiet, f"{summary.skipped} of {len(trials)} trials were measured before" if summary.skipped else "")
-    _say(quiet, "written: " + ", ".join(_short(path) for path in files))
+        show(publish.table(summary.records))
+    say(quiet, f"{summary.skipped} of {len(trials)} trials were measured before" if summary.skipped else "")
+    say(quiet, "written: " + ", ".join(short(path) for path in files))
     for problem in problems:
-        _say(False, problem)
+        say(False, problem)
     for failed in summary.failed:
-        _say(False, f"failed: {failed.id}: {failed.reason}")
+        say(False, f"failed: {failed.id}: {failed.reason}")
     if summary.failed:
         raise typer.Exit(3)
 
@@ -145,13 +136,13 @@ def train(
         raise ConfigError(f"{file}: no trial with {given} (there are: {_offered(trials)})")
     trial = fitting[0]
     for each in backlog.due([trial], experiment.folder)[1:]:
-        _say(quiet, f"starts from {each.name}, which has no record yet and runs first")
-    _say(quiet, f"trial {trial.id}: {trial.label}, T={trial.time_steps}, seed {trial.seed}")
+        say(quiet, f"starts from {each.name}, which has no record yet and runs first")
+    say(quiet, f"trial {trial.id}: {trial.label}, T={trial.time_steps}, seed {trial.seed}")
 
     def show(metrics: dict[str, Any]) -> None:
         shown = {"validation": metrics.get("validation_accuracy"), "test": metrics.get("test_accuracy")}
         accuracies = "".join(f", {part} {value:.2f} %" for part, value in shown.items() if value is not None)
-        _say(quiet, f"epoch {metrics['epoch']}: loss {metrics['train_loss']:.4f}{accuracies}")
+        say(quiet, f"epoch {metrics['epoch']}: loss {metrics['train_loss']:.4f}{accuracies}")
 
     result = sweep.run_one(experiment, trial, show)
     print(result.model_dump_json(indent=1, exclude_none=True) if json_ else described(result))
@@ -170,11 +161,11 @@ def evaluate(
 
     steps = _integers(time_steps)
     file = _record(run)
-    with _refused():
+    with refused():
         result = record.read(file)
     if result.outcome != "done":
         raise ConfigError(f"{run}: outcome '{result.outcome}' ({result.reason}); only a finished trial has weights")
-    with _refused():
+    with refused():
         found = {step: trial.reevaluate(result, file.resolve().parent, step).accuracies[-1] for step in steps}
     if json_:
         print(json.dumps({"id": result.id, "trained_time_steps": result.trial["time_steps"], "accuracy": found}))
@@ -195,12 +186,12 @@ def table(
     """Accuracy against latency from records, beside published figures."""
     from harness import publish, record
 
-    with _refused():
+    with refused():
         records = list(record.read_all(paths))
     if not records:
         raise ConfigError(f"no records under {', '.join(map(str, paths))}")
     if format is Format.terminal:
-        _print(publish.table(records, anytime=anytime))
+        show(publish.table(records, anytime=anytime))
     else:
         print(publish.rendered(records, format.value, anytime=anytime), end="")
 
@@ -214,12 +205,12 @@ def list_(
     """What there is, one line each."""
     from harness import listing
 
-    with _refused():
+    with refused():
         rows = listing.settings(method) if method else listing.names(kind.value)
     if json_:
         print(json.dumps(rows, indent=1))
     else:
-        _print(listing.shown(rows, title=f"settings of {method}" if method else kind.value))
+        show(listing.shown(rows, title=f"settings of {method}" if method else kind.value))
 
 
 @app.command(epilog="Example: harness check path/to/mine.py --network mlp")
@@ -234,7 +225,7 @@ def check(
     from harness.conformance import run
     from harness.progress import counted
 
-    with _refused(), counted(f"checking {method}", quiet=quiet) as progress:
+    with refused(), counted(f"checking {method}", quiet=quiet) as progress:
         found = list(run.results(method, network, progress))
     if json_:
         print(json.dumps([result.as_dict() for result in found], indent=1))
@@ -256,7 +247,7 @@ def validate(file: File, set_: Set = None, smoke: Smoke = False, json_: Json = F
         print(json.dumps({"experiment": experiment.model_dump(mode="json"), "plan": plan}, indent=1))
         return
     print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    _print(listing.shown(plan["trials"], title=f"{len(trials)} trials, {plan['done']} of them measured"))
+    show(listing.shown(plan["trials"], title=f"{len(trials)} trials, {plan['done']} of them measured"))
 
 
 @app.command("schema")
@@ -274,7 +265,7 @@ def doctor(json_: Json = False) -> None:
     if json_:
         print(json.dumps([check.__dict__ for check in checks], indent=1))
     else:
-        _print(doctor.shown(checks))
+        show(doctor.shown(checks))
     if any(check.state == "missing" for check in checks):
         raise typer.Exit(1)
 
@@ -288,7 +279,7 @@ def track(
     from harness import publish, record
     from harness.tracking import TrackingError
 
-    with _refused():
+    with refused():
         records = list(record.read_all(paths))
     try:
         print(publish.track(records, paths, uri))
@@ -297,67 +288,34 @@ def track(
         raise typer.Exit(1) from error
 
 
-@data_app.command("prepare", epilog="Example: harness data prepare mnist")
-def data_prepare(
-    name: Annotated[str, typer.Argument(help="Dataset, as `harness list datasets` prints it.")],
-    set_: Set = None, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Download (or find under HARNESS_DATA) a dataset and write it into FFCV files, once."""
-    from harness import prepare
-    from harness.progress import counted
-
-    options: dict[str, Any] = {}
-    for override in set_ or []:
-        experiment_file.apply_override(options, override)
-    with _refused(), counted(f"preparing {name}", quiet=quiet) as progress:
-        prepared = prepare.prepare(name, options, beton=True, progress=progress)
-    _say(quiet, prepared.manifest.model_dump_json(indent=1))
-    print(prepared.folder)
-
-
 def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: bool = False) -> Experiment:
     experiment = experiment_file.load(file, overrides)
     if not short:
         return experiment
     from harness import stand_in
 
-    with _refused(f"{file}: dataset: "):
+    with refused(f"{file}: dataset: "):
         experiment, _, sentence = stand_in.replaced(experiment)
-    _say(quiet, sentence or "")
+    say(quiet, sentence or "")
     return smoke(experiment)
 
 
 def _planned(experiment: Experiment, file: str) -> list:
     from harness import plan, source
 
-    with _refused(f"{file}: dataset: "):
+    with refused(f"{file}: dataset: "):
         info = source.of(experiment.dataset).info
     return plan.expand(experiment, info, file=file)
 
 
 def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
     """The trials, once the data that they need is there."""
-    from harness import prepare, source
-    from harness.progress import counted
+    from harness import source
 
     trials, block = _planned(experiment, file), experiment.dataset
-    with _refused(f"{file}: dataset: "), counted(f"preparing {block.name}", quiet=quiet) as progress:
-        prepare.prepare_source(source.of(block), progress=progress)
+    with refused(f"{file}: dataset: "):
+        data_cli.prepared(source.of(block), quiet=quiet)
     return trials
-
-
-@contextmanager
-def _refused(where: str = "") -> Iterator[None]:
-    """Turn what plug-ins and readers say about wrong input into a ConfigError."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except FileNotFoundError as error:
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise ConfigError(f"{where}{text}") from error
-    except ValueError as error:
-        raise ConfigError(f"{where}{error}") from error
 
 
 def _record(run: str) -> Path:
@@ -381,18 +339,3 @@ def _integers(text: str) -> list[int]:
 def _offered(trials: list) -> str:
     labels, steps, seeds = ({getattr(trial, key) for trial in trials} for key in ("label", "time_steps", "seed"))
     return f"methods {', '.join(sorted(labels))}; T {sorted(steps)}; seeds {sorted(seeds)}"
-
-
-def _print(table: Any) -> None:
-    """A table on stdout: as wide as the terminal, or wide enough for every column where nobody looks."""
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _say(quiet: bool, text: str) -> None:
-    if text and not quiet:
-        print(text, file=sys.stderr)
-
-
-def _short(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

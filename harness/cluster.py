@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,50 @@ def connected(scale: Scale) -> Iterator[Capacity]:
         yield _capacity(ray)
     finally:
         ray.shutdown()
+
+
+def is_given() -> bool:
+    """Whether there is a cluster already: this process is connected to one, or RAY_ADDRESS names it."""
+    if os.environ.get("RAY_ADDRESS"):
+        return True
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def on_every_node(function: Callable, *arguments: Any) -> "Everywhere":
+    """Call a function once on every node of the cluster that is given, on all at the same time."""
+    prepare_environment()
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    tasks = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            tasks[task.options(scheduling_strategy=there).remote(*arguments)] = node["NodeManagerHostname"]
+    return Everywhere(tasks)
+
+
+class Everywhere:
+    """Yields each node's name with what came out there, as they come: the result, or the exception."""
+
+    def __init__(self, tasks: Mapping[Any, str]):
+        self._tasks, self.total = dict(tasks), len(tasks)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        import ray
+
+        while self._tasks:
+            for done in ray.wait(list(self._tasks))[0]:
+                try:
+                    outcome = ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    outcome = error.cause
+                except ray.exceptions.RayError as error:
+                    outcome = error
+                yield self._tasks.pop(done), outcome
 
 
 def gpus_per_worker(scale: Scale, capacity: Capacity) -> float:

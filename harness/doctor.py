@@ -9,7 +9,7 @@ from typing import Literal
 from rich.table import Table
 
 from harness import ffcv_compat, plugins, prepare, provenance
-from harness.source import Source, find
+from harness.source import Source, cache, find
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ def _located(source: Source) -> str | None:
 
 
 def _disk() -> Check:
-    cache = prepare.cache()
-    existing = next(folder for folder in [cache, *cache.parents] if folder.exists())
+    kept = cache()
+    existing = next(folder for folder in [kept, *kept.parents] if folder.exists())
     free = shutil.disk_usage(existing).free
     state: Literal["ok", "absent"] = "ok" if free > 5e9 else "absent"
     advice = "" if state == "ok" else "prepared data may not fit; set HARNESS_CACHE to a larger disk"
-    return Check("disk", state, f"{free / 1e9:.0f} GB free for {_home(cache)} (HARNESS_CACHE)", advice)
+    return Check("disk", state, f"{free / 1e9:.0f} GB free for {_home(kept)} (HARNESS_CACHE)", advice)
 
 
 def _threads() -> Check:

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -21,8 +22,11 @@ Progress = Callable[[int, int], None]
 
 STRETCH = 1024
 """Samples that are hashed together; after each stretch an interrupted preparation can go on."""
+CHUNK = 16
+"""Samples that one thread makes in one go."""
 LARGE_PAGE = 1 << 25
 """Bytes of a page where it is not known how large a sample may be."""
+NPY_HEADER_BYTES = 128
 
 
 class Encoded(NamedTuple):
@@ -46,61 +50,103 @@ def encode(
     samples: Mapping[str, Sequence[Sample]],
     folder: Path,
     files: set[str],
-    progress: Progress | None,
+    progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> str:
     """Write those of `files` into `folder`, and return the fingerprint: a hash of what is stored and its classes.
 
-    Goes on behind what an interrupted preparation has left in `folder`.
+    Goes on behind what an interrupted preparation has left in `folder`, if `resumable(files)`. `check` is called before
+    each stretch is made to count; what it raises ends the writing.
 
     Raises ValueError when the samples are not what the dataset promises.
     """
-    info, whole, before = source.info, hashlib.sha256(), 0
+    info, whole = source.info, hashlib.sha256()
     for split in SPLITS:
-        size = info.sizes[split]
-        if len(samples[split]) != size:
-            raise ValueError(f"{source.name} has {len(samples[split])} samples in '{split}' instead of {size}")
-        whole.update(f"{split} {size} {info.shape} ".encode())
-        for digest, done in _split(source, split, samples[split], folder, files):
-            whole.update(digest)
-            if progress:
-                progress(before + done, sum(info.sizes.values()))
-        before += size
+        if len(samples[split]) != info.sizes[split]:
+            given, size = len(samples[split]), info.sizes[split]
+            raise ValueError(f"{source.name} has {given} samples in '{split}' instead of {size}")
+    total, done = sum(info.sizes.values()), already(info, folder, files)
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress:
+            progress(done, total)
+
+    tell(0)
+    pool = ThreadPoolExecutor(_cores())
+    try:
+        for split in SPLITS:
+            whole.update(f"{split} {info.sizes[split]} {info.shape} ".encode())
+            make = partial(_encoded, source, split, samples[split])
+            for digest in _split(info, split, partial(_in_order, pool, make), folder, files, tell, check):
+                whole.update(bytes.fromhex(digest))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return f"sha256:{whole.hexdigest()}"
 
 
-def resumable(info: DatasetInfo) -> bool:
-    """Whether an interrupted preparation goes on where it was; pixels are quick to write anew."""
-    return info.stored != "pixels"
+def resumable(files: set[str]) -> bool:
+    """Whether the writing of these goes on where it was interrupted; arrays are quick to write anew."""
+    return not any(file.endswith(".npy") for file in files)
+
+
+def already(info: DatasetInfo, folder: Path, files: set[str]) -> int:
+    """How many samples need not be written again."""
+    if not resumable(files):
+        return 0
+    return sum(beton.marked(folder / beton_file(split), field(info)) for split in SPLITS)
+
+
+def known_bytes(info: DatasetInfo, files: set[str]) -> int | None:
+    """What these files will take; None where that depends on what is in the samples."""
+    if info.stored != "pixels":
+        return None
+    total = 0
+    for split, number in info.sizes.items():
+        if files.issuperset(array_files(split)):
+            total += number * (prod(info.shape) + 8) + 2 * NPY_HEADER_BYTES
+        if beton_file(split) in files:
+            total += beton.file_bytes(field(info), number, prod(info.shape), _page(info))
+    return total
 
 
 def _split(
-    source: Source, split: str, samples: Sequence[Sample], folder: Path, files: set[str]
-) -> Iterator[tuple[bytes, int]]:
-    """Write one split; of every `STRETCH` samples, their hash and how many samples are done by then."""
-    info = source.info
+    info: DatasetInfo,
+    split: str,
+    encoded_at: Callable[[range], Iterator[Encoded]],
+    folder: Path,
+    files: set[str],
+    tell: Callable[[int], None],
+    check: Callable[[], None],
+) -> Iterator[str]:
+    """Write one split, and yield the hash of every `STRETCH` samples of it."""
+    size = info.sizes[split]
     with ExitStack() as stack:
         writers: list[Callable[[Encoded], None]] = []
         file = None
         if files.issuperset(array_files(split)):
             writers.append(stack.enter_context(_array_writer(folder, split, info)))
         if beton_file(split) in files:
-            page = beton.page_size(prod(info.shape)) if info.stored == "pixels" else LARGE_PAGE
-            file = stack.enter_context(beton.Writer(folder / beton_file(split), field(info), len(samples), page))
+            file = stack.enter_context(beton.Writer(folder / beton_file(split), field(info), size, _page(info)))
             writers.append(partial(_append, file))
-        digests: list[str] = list(file.note) if file and file.done else []
-        for index, digest in enumerate(digests, start=1):
-            yield bytes.fromhex(digest), min(index * STRETCH, len(samples))
-        for start in range(len(digests) * STRETCH, len(samples), STRETCH):
-            stretch, end = hashlib.sha256(), min(start + STRETCH, len(samples))
-            for encoded in _in_order(range(start, end), partial(_encoded, source, split, samples)):
-                stretch.update(encoded.payload.data)
-                stretch.update(encoded.label.to_bytes(8, "little"))
-                for write in writers:
-                    write(encoded)
-            digests.append(stretch.hexdigest())
-            if file and resumable(info):
-                file.mark(digests)
-            yield stretch.digest(), end
+        yield from file.notes if file else ()
+        told = first = file.done if file else 0
+        stretch = hashlib.sha256()
+        for done, encoded in enumerate(encoded_at(range(first, size)), start=first + 1):
+            stretch.update(encoded.payload.data)
+            stretch.update(encoded.label.to_bytes(8, "little"))
+            for write in writers:
+                write(encoded)
+            if done % STRETCH == 0 or done == size:
+                check()
+                if file and resumable(files):
+                    file.mark(stretch.hexdigest())
+                yield stretch.hexdigest()
+                stretch = hashlib.sha256()
+            if done % CHUNK == 0 or done == size:
+                tell(done - told)
+                told = done
         if file:
             file.finish()
 
@@ -155,11 +201,26 @@ def _array_writer(folder: Path, split: str, info: DatasetInfo) -> Iterator[Calla
     np.save(folder / labels_file, np.array(labels, dtype=np.int64))
 
 
-def _in_order(indices: range, make: Callable[[int], Encoded]) -> Iterator[Encoded]:
-    """The samples one by one, made by as many threads as there are cores."""
-    chunks = [indices[start : start + 32] for start in range(0, len(indices), 32)]
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
-        for start in range(0, len(chunks), 2 * cores):
-            for made in pool.map(lambda chunk: [make(index) for index in chunk], chunks[start : start + 2 * cores]):
-                yield from made
+def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], Encoded], indices: range) -> Iterator[Encoded]:
+    """The samples one by one, made ahead by the threads of a pool, but no more than these are kept busy by."""
+
+    def chunk(start: int) -> list[Encoded]:
+        return [make(index) for index in indices[start : start + CHUNK]]
+
+    ahead: deque[Future[list[Encoded]]] = deque()
+    for start in range(0, len(indices), CHUNK):
+        ahead.append(pool.submit(chunk, start))
+        if len(ahead) > _cores() + 1:
+            yield from ahead.popleft().result()
+    while ahead:
+        yield from ahead.popleft().result()
+
+
+def _page(info: DatasetInfo) -> int:
+    """Bytes of a page of the .beton files."""
+    return beton.page_size(prod(info.shape)) if info.stored == "pixels" else LARGE_PAGE
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

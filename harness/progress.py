@@ -8,9 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.record import Record
+
+LINE_SECONDS = 30
+"""After which a plain line says how far long work is, even if that is less than another tenth of it."""
 
 
 class Display:
@@ -67,26 +71,66 @@ class Display:
         return f" · ETA {timedelta(seconds=round(left))}"
 
 
+class Counts:
+    """Shows long work on stderr as it is counted, one piece of work after the other."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.bar: Progress | None = None
+        if self.console.is_terminal and not quiet:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
+            self.bar = Progress(
+                *columns, TextColumn("ETA"), TimeRemainingColumn(), console=self.console, transient=True
+            )
+        self.what = ""
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def items(self, what: str) -> Callable[[int, int], None]:
+        """A function that is told how many are done, and how many there are in all."""
+        return lambda done, total: self._show(what, done, total, f"{done} of {total}")
+
+    def transfer(self, what: str, done: int, total: int | None) -> None:
+        """So many bytes are done, and so many there are in all, if that is known."""
+        self._show(what, done, total, f"{decimal(done)} of {decimal(total)}" if total is not None else decimal(done))
+
+    def _show(self, what: str, done: int, total: int | None, count: str) -> None:
+        if what != self.what:
+            # What is done at first was so before, and says nothing about how fast it goes.
+            self.what, self.start, self.started, self.tenth = what, done, time.monotonic(), _tenth(done, total)
+            self.said = self.started
+            if self.bar:
+                for task in self.bar.task_ids:
+                    self.bar.remove_task(task)
+                self.task = self.bar.add_task(what, total=total, completed=done, count=count)
+            return
+        if self.bar:
+            self.bar.update(self.task, completed=done, total=total, count=count)
+            return
+        now, tenth = time.monotonic(), _tenth(done, total)
+        if tenth > self.tenth or now - self.said > LINE_SECONDS:
+            self.tenth, self.said = tenth, now
+            left = (now - self.started) * ((total or done) - done) / max(done - self.start, 1)
+            eta = f", ETA {timedelta(seconds=round(left))}" if total and done < total else ""
+            self.console.print(f"{what}: {count}{eta}", markup=False, highlight=False)
+
+
+def _tenth(done: int, total: int | None) -> int:
+    return 10 * done // max(total, 1) if total is not None else 0
+
+
 @contextmanager
 def counted(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A function that is told `done, total` and shows it: a bar with ETA on a terminal, a line each tenth elsewhere."""
-    console = Console(stderr=True, quiet=quiet)
-    if console.is_terminal and not quiet:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"))
-        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    shown = 0
-
-    def line(done: int, total: int) -> None:
-        nonlocal shown
-        tenths = 10 * done // max(total, 1)
-        if tenths > shown:
-            shown = tenths
-            console.print(f"{what}: {done} of {total}", markup=False, highlight=False)
-
-    yield line
+    with Counts(quiet=quiet) as counts:
+        yield counts.items(what)
 
 
 def described(result: Record) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness import plugins
+from harness import disk, download, plugins
 from harness.config import Augment, DatasetBlock, Frames, Store
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
+from harness.download import Transfer
 
 SPLITS = ("train", "test")
 
@@ -49,36 +50,52 @@ class Source:
             return self.module.INFO
         return self._first_root(lambda root: self.module.info(root, self.config))
 
+    def root(self) -> Path | None:
+        """The root below which the raw files are; None when they are not on this machine."""
+        try:
+            return self._first_root(lambda root: (self._open(root), root)[1])
+        except FileNotFoundError:
+            return None
+
     def is_here(self) -> bool:
         """Whether the raw files are on this machine."""
-        try:
-            self._first_root(self._open)
-        except FileNotFoundError:
-            return False
-        return True
+        return self.root() is not None
 
-    def samples(self) -> dict[str, Sequence[Sample]]:
+    @property
+    def files(self) -> tuple[Remote, ...]:
+        """The official files that can be downloaded."""
+        return getattr(self.module, "FILES", ())
+
+    def samples(self, transfer: Transfer | None = None) -> dict[str, Sequence[Sample]]:
         """The samples of each split, from HARNESS_DATA or else from the cache, downloaded if need be.
 
-        Raises FileNotFoundError that says what to do when they are nowhere.
+        Raises FileNotFoundError that says what to do when they are nowhere, OSError when they cannot be downloaded.
         """
         try:
             return self._first_root(self._open)
         except FileNotFoundError:
-            if not hasattr(self.module, "download"):
+            if not (self.files or hasattr(self.module, "download")):
                 raise
         root = cache() / "raw"
         root.mkdir(parents=True, exist_ok=True)
         log.info("downloading %s into %s", self.name, root)
         try:
-            self.module.download(root)
+            for remote in self.files:
+                download.fetch(remote, root, elsewhere=roots(), transfer=transfer)
+            if not self.files:
+                self.module.download(root)
         except (OSError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise FileNotFoundError(
+            if isinstance(error, disk.NoSpace):
+                raise disk.NoSpace(f"{self.name}: {reason}") from error
+            raise download.DownloadError(
                 f"{self.name} is not here and could not be downloaded ({reason}): set HARNESS_DATA to a folder that "
                 f"holds it, or run `harness data prepare {self.name}` where there is a network"
             ) from error
-        return self._open(root)
+        try:
+            return self._open(root)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}: delete what is there of it to have it downloaded anew") from error
 
     def _open(self, root: Path) -> dict[str, Sequence[Sample]]:
         given = () if self.config is None else (self.config,)

@@ -1,19 +1,16 @@
 """The trials that have no record yet, as Ray Tune trials."""
 
 import shutil
-import signal
 import sys
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import backlog, cluster, provenance, record, search, stages
+from harness import backlog, cluster, interrupt, provenance, record, search, stages
 from harness.backlog import due, finished
 from harness.config import Experiment
 from harness.plan import Trial
@@ -21,14 +18,6 @@ from harness.record import Record
 from harness.trial import Report, Run, blank
 from harness.trial import run as run_trial
 from harness.workers import attempt, in_actor, with_workers
-
-
-class Interrupted(Exception):
-    """A signal asked the sweep to stop; everything measured so far is on disk."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
 
 
 class Watcher(Protocol):
@@ -88,7 +77,7 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
         backlog.refuse_lost_weights(missing, run_of(experiment))
         folder.mkdir(parents=True, exist_ok=True)
         # Once more inside: ray.init puts a handler of its own in the place of ours.
-        with _signals(), cluster.connected(experiment.scale) as capacity, _signals():
+        with interrupt.raised(), cluster.connected(experiment.scale) as capacity, interrupt.raised():
             gpus = cluster.gpus_per_worker(experiment.scale, capacity)
             places = cluster.concurrent(experiment.scale, capacity, experiment.sweep.max_concurrent)
             shared = run_of(experiment, gpu=gpus > 0)
@@ -205,36 +194,6 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else text
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted for the length of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    caught: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # a second signal must not cut the clean-up short
-        caught.append(number)
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException as error:
-        # Ray's compiled code wraps what is raised while it waits.
-        if caught and not isinstance(error, Interrupted):
-            raise Interrupted(caught[0]) from error
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if caught:
-        raise Interrupted(caught[0])
-
-
 def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
     """Run one trial in this process, without Ray unless it needs several workers, and return its record.
 
@@ -249,7 +208,7 @@ def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
     shared = run_of(experiment, gpu=gpu)
     missing = due([trial], experiment.folder)
     backlog.refuse_lost_weights(missing, shared)
-    with _signals():
+    with interrupt.raised():
         for wave in stages.waves(missing):
             for each in backlog.split(wave, shared)[0]:
                 attempt(each, shared, partial(run_trial, each, shared, report=on_epoch))

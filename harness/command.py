@@ -1,0 +1,52 @@
+"""What all commands share: their options, and how they say what came out and what was wrong."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from harness.experiment_file import ConfigError
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override anything in the file.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+
+
+@contextmanager
+def refused(where: str = "") -> Iterator[None]:
+    """Turn what plug-ins and readers say into one line: wrong input into a ConfigError, a failure into exit code 1."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"{where}{_sentence(error)}") from error
+    except OSError as error:
+        print(f"harness: {where}{_sentence(error)}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _sentence(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+
+
+def show(table: Any) -> None:
+    """A table on stdout: as wide as the terminal, or wide enough for every column where nobody looks."""
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def say(quiet: bool, text: str) -> None:
+    if text and not quiet:
+        print(text, file=sys.stderr)
+
+
+def short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
