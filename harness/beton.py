@@ -1,8 +1,8 @@
 """FFCV's file format (.beton), written and read without FFCV.
 
-A file holds a header, a description of each field, a row for every sample, pages of data, and a table of what lies
-where in them. No sample crosses the border of a page. Ours have two fields, `sample` and `label`; FFCV opens them, and
-whatever FFCV is told to do with images, arrays or bytes works on them. Integers are little-endian.
+A file holds a header, a description of each field, a row for every sample, the samples, and a table of where they lie.
+Pages are what FFCV reads at once; no sample crosses the border of a page. Ours have two fields, `sample` and `label`;
+FFCV opens them, and whatever FFCV is told to do with images, arrays or bytes works on them. Integers are little-endian.
 """
 
 import hashlib
@@ -71,10 +71,11 @@ def page_size(largest_sample: int) -> int:
 
 
 def file_bytes(field: Field, num_samples: int, sample_bytes: int, page_size: int) -> int:
-    """The size of a file whose samples all take that many bytes."""
-    per_page = max(1, (page_size - sample_bytes) // _aligned(sample_bytes, ALIGNMENT) + 1)
-    pages = -(-num_samples // per_page)
-    return _start(field, num_samples, page_size) + pages * page_size + num_samples * REGION.itemsize
+    """What a file takes at most whose samples all have that many bytes."""
+    step = _aligned(sample_bytes, ALIGNMENT)
+    per_page = max(1, (page_size - sample_bytes) // step + 1)
+    lost = (num_samples // per_page + 1) * max(0, page_size - per_page * step)
+    return _start(field, num_samples) + num_samples * (step + REGION.itemsize) + lost + step
 
 
 def journal(file: Path) -> Path:
@@ -98,7 +99,7 @@ class Writer:
         """Samples that are in the file, and those of them that survive a crash."""
         self.notes: list[Any] = []
         """What was given to each `mark`, of plain values."""
-        self._end = _start(field, num_samples, page_size)
+        self._end = _start(field, num_samples)
         self._resume()
         self._file = file.open("r+b" if self.done else "wb")
         self._file.truncate(self._end)
@@ -150,7 +151,7 @@ class Writer:
             raise ValueError(f"{self._path} holds {self.done} of {len(self._rows)} samples")
         table = np.zeros(self.done, REGION)
         table["sample"], table["ptr"], table["size"] = np.arange(self.done), self._rows["sample"]["ptr"], self._sizes
-        position = _aligned(self._end, self._page_size)
+        position = _aligned(self._end, ALIGNMENT)
         self._file.seek(position)
         self._file.write(table.tobytes())
         header = np.zeros((), HEADER)
@@ -250,9 +251,9 @@ def _entries(file: Path, itemsize: int) -> Iterator[tuple[dict[str, Any], bytes]
             yield entry | {"behind": content.tell()}, added
 
 
-def _start(field: Field, num_samples: int, page_size: int) -> int:
-    """Where the first page begins: behind header, descriptions and rows."""
-    return _aligned(HEADER.itemsize + 2 * DESCRIPTION.itemsize + num_samples * rows(field).itemsize, page_size)
+def _start(field: Field, num_samples: int) -> int:
+    """Where the first sample may begin: behind header, descriptions and rows."""
+    return _aligned(HEADER.itemsize + 2 * DESCRIPTION.itemsize + num_samples * rows(field).itemsize, ALIGNMENT)
 
 
 def _descriptions(field: Field) -> bytes:

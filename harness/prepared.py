@@ -143,6 +143,8 @@ def verify(folder: Path, manifest: Manifest, progress: Bytes | None = None) -> l
 
 def _problem(file: Path, expected: File, tell: Callable[[int], None]) -> str | None:
     try:
+        if file.exists() and not file.is_file():
+            return f"{file} is not a file"
         size = file.stat().st_size
         if size != expected.size_bytes:
             return f"{file} has {size} bytes instead of {expected.size_bytes}"

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness.record import Record
 
-LINE_SECONDS = 30
-"""After which a plain line says how far long work is, even if that is less than another tenth of it."""
+SHORTEST_SECONDS, LONGEST_SECONDS = 2, 30
+"""Between two plain lines about how far work is; in between, at every tenth of it."""
 
 
 class Display:
@@ -115,7 +115,7 @@ class Counts:
             self.bar.update(self.task, completed=done, total=total, count=count)
             return
         now, tenth = time.monotonic(), _tenth(done, total)
-        if tenth > self.tenth or now - self.said > LINE_SECONDS:
+        if now - self.said > (SHORTEST_SECONDS if tenth > self.tenth else LONGEST_SECONDS):
             self.tenth, self.said = tenth, now
             left = (now - self.started) * ((total or done) - done) / max(done - self.start, 1)
             eta = f", ETA {timedelta(seconds=round(left))}" if total and done < total else ""
@@ -128,7 +128,7 @@ def _tenth(done: int, total: int | None) -> int:
 
 @contextmanager
 def counted(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A function that is told `done, total` and shows it: a bar with ETA on a terminal, a line each tenth elsewhere."""
+    """A function that is told `done, total` and shows it: a bar with ETA on a terminal, plain lines elsewhere."""
     with Counts(quiet=quiet) as counts:
         yield counts.items(what)
 

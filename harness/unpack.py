@@ -36,13 +36,18 @@ def unpack(archive: Path, wanted: Sequence[str], into: Path, progress: Progress)
 
 
 def _extract(archive: Path, into: Path, progress: Progress) -> None:
+    _one(archive, into, progress)
+    while inside := [file for file in sorted(into.rglob("*")) if file.name.endswith(SUFFIXES) and file.is_file()]:
+        for inner in inside:
+            _one(inner, inner.parent, progress)
+            inner.unlink()
+
+
+def _one(archive: Path, into: Path, progress: Progress) -> None:
     try:
         (_zip if archive.suffix == ".zip" else _tar)(archive, into, progress)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
-    for inner in [path for path in sorted(into.rglob("*")) if path.is_file() and path.name.endswith(SUFFIXES)]:
-        _extract(inner, inner.parent, progress)
-        inner.unlink()
 
 
 def _zip(archive: Path, into: Path, progress: Progress) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import plugins, torchvision_cpu
+from harness import download, plugins, torchvision_cpu
 from harness.contract import Dataset
 from harness.formats import folders
 from harness.source import SPLITS, Source, find
@@ -50,8 +50,8 @@ def source(request, tmp_path, monkeypatch) -> Source:
         FAKES[name](tmp_path / "data", plugins.load("datasets", name), monkeypatch)
         monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     found = find(name, options)
-    monkeypatch.setattr(found.module, "download", None, raising=False)
-    monkeypatch.delattr(found.module, "download")
+    for way in ("FILES", "download"):
+        monkeypatch.delattr(found.module, way, raising=False)
     try:
         found.samples()
     except FileNotFoundError as error:
@@ -148,12 +148,12 @@ def test_mnist_file_with_other_content_is_named(tmp_path, monkeypatch):
 
 
 def test_mnist_that_cannot_be_downloaded_says_what_to_do(monkeypatch, tmp_path):
-    def offline(root: Path) -> None:
-        raise OSError("Name or service not known")
+    def offline(*_, **__) -> None:
+        raise download.DownloadError("Name or service not known")
 
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    monkeypatch.setattr(plugins.load("datasets", "mnist"), "download", offline)
-    with pytest.raises(FileNotFoundError, match=r"Name or service not known.*HARNESS_DATA.*harness data prepare mnist"):
+    monkeypatch.setattr(download, "fetch", offline)
+    with pytest.raises(download.DownloadError, match=r"service not known.*HARNESS_DATA.*harness data prepare mnist"):
         find("mnist").samples()
 
 

@@ -1,19 +1,33 @@
+"""Preparing data: what is written, that it is whole or not there, and that one of many writes it."""
+
+import errno
+import logging
+import multiprocessing
 import os
+import resource
+import shutil
 import signal
 import subprocess
-import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from harness import ffcv_compat, plugins, prepare
+from harness import beton, disk, encode, ffcv_compat, lock, plugins, prepare, prepared
+from harness.config import Store
+from harness.contract import DatasetInfo
+from harness.source import Source
 from tests import fake_data
+
+EVENTS = {"temporal": True, "shape": [2, 4, 4], "train": 2500, "test": 40}
+"""Options of noise that make recordings, two stretches and a half of them."""
 
 ARRAYS = {"train.images.npy", "train.labels.npy", "test.images.npy", "test.labels.npy"}
 BETONS = {"train.beton", "test.beton"}
-NEEDS_FFCV = pytest.mark.skipif(ffcv_compat.available() is None, reason="FFCV is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +43,17 @@ def options(tmp_path) -> dict:
     return {"path": str(fake_data.image_folder(tmp_path / "images")), "size": 8}
 
 
+def problems(found: prepared.Prepared) -> list[str]:
+    return prepared.verify(found.folder, found.manifest)
+
+
 def finished(cache: Path) -> list[Path]:
     return sorted((cache / "prepared").glob("*/manifest.json"))
 
 
 def test_arrays_hold_the_samples_in_order():
-    prepared = prepare.prepare("digits")
-    images, labels = np.load(prepared.folder / "test.images.npy"), np.load(prepared.folder / "test.labels.npy")
+    found = prepare.prepare("digits")
+    images, labels = np.load(found.folder / "test.images.npy"), np.load(found.folder / "test.labels.npy")
     samples = plugins.load("datasets", "digits").samples(Path(), "test")
     assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
     assert np.array_equal(images, np.stack([image for image, _ in samples]))
@@ -51,79 +69,175 @@ def test_second_time_writes_nothing():
 
 def test_second_time_needs_neither_raw_data_nor_a_writable_cache(tmp_path, monkeypatch, cache):
     module = plugins.load("datasets", "mnist")
-    monkeypatch.delattr(module, "download")
     fake_data.mnist(tmp_path / "data", module, monkeypatch, zipped=True)
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     first = prepare.prepare("mnist")
     monkeypatch.delenv("HARNESS_DATA")
-    Path(f"{first.folder}.lock").unlink()
+    monkeypatch.setattr(lock, "held", lambda *_: pytest.fail("something was about to be written"))
     assert prepare.prepare("mnist") == first
-    assert not Path(f"{first.folder}.lock").exists()
 
 
 def test_whole_thing_is_verified():
-    assert prepare.verify(prepare.prepare("digits")) == []
+    assert problems(prepare.prepare("digits")) == []
 
 
 def test_truncated_file_is_found_and_written_again():
-    prepared = prepare.prepare("digits")
-    file = prepared.folder / "train.images.npy"
+    found = prepare.prepare("digits")
+    file = found.folder / "train.images.npy"
     os.truncate(file, 1000)
-    assert prepare.verify(prepared) == [f"{file} has 1000 bytes instead of {1437 * 64 + 128}"]
-    assert prepare.verify(prepare.prepare("digits")) == []
+    assert problems(found) == [f"{file} has 1000 bytes instead of {1437 * 64 + 128}"]
+    assert problems(prepare.prepare("digits")) == []
 
 
 def test_changed_byte_is_found():
-    prepared = prepare.prepare("digits")
-    file = prepared.folder / "test.images.npy"
+    found = prepare.prepare("digits")
+    file = found.folder / "test.images.npy"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert prepare.verify(prepared) == [f"{file} does not have the checksum it was written with"]
+    assert problems(found) == [f"{file} does not have the checksum it was written with"]
 
 
 def test_missing_file_is_found_and_written_again():
-    prepared = prepare.prepare("digits")
-    (prepared.folder / "test.labels.npy").unlink()
-    assert prepare.verify(prepared) == [f"{prepared.folder / 'test.labels.npy'} is missing"]
-    assert prepare.verify(prepare.prepare("digits")) == []
+    found = prepare.prepare("digits")
+    (found.folder / "test.labels.npy").unlink()
+    assert problems(found) == [f"{found.folder / 'test.labels.npy'} is missing"]
+    assert problems(prepare.prepare("digits")) == []
 
 
 def test_unreadable_manifest_means_prepare_anew():
-    prepared = prepare.prepare("digits")
-    (prepared.folder / "manifest.json").write_text("{")
-    assert prepare.prepare("digits").fingerprint == prepared.fingerprint
+    found = prepare.prepare("digits")
+    (found.folder / "manifest.json").write_text("{")
+    assert prepare.prepare("digits").fingerprint == found.fingerprint
 
 
-def test_killed_preparation_leaves_nothing_that_looks_finished(options, cache):
-    script = f"""
-import sys, time
-from harness import prepare
-def progress(done, total):
-    print(done, flush=True)
-    time.sleep(100)
-prepare.prepare("image_folder", {options!r}, progress=progress)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"36\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+class Preparing:
+    """A process that prepares; `said` is how many samples are done, what it warns of, and at last the fingerprint."""
+
+    def __init__(self, options: dict, *, name: str = "noise", hold_at: int = 10**9, before=lambda: None):
+        """At `hold_at` samples it stops for ever."""
+        self.end, end = FORK.Pipe(duplex=False)
+        self.process = FORK.Process(target=_prepare, args=(end, options, name, hold_at, before), daemon=True)
+        self.process.start()
+        end.close()
+        self.said: list = []
+
+    def until(self, is_it) -> None:
+        """Listen until something is said of which `is_it(…)`."""
+        while not (self.said and is_it(self.said[-1])):
+            assert self.end.poll(60), self.said
+            self.said.append(self.end.recv())
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join(60)
+
+    def finish(self) -> list:
+        """Everything that it says; the last is a fingerprint, or the sentence why there is none."""
+        self.until(lambda said: isinstance(said, tuple))
+        self.process.join(60)
+        return self.said
+
+
+FORK = multiprocessing.get_context("fork")  # a new Python would spend seconds on importing torch, each time
+
+
+def _prepare(end, options: dict, name: str, hold_at: int, before) -> None:
+    def progress(done: int, total: int) -> None:
+        end.send(done)
+        if done >= hold_at:
+            time.sleep(1000)
+
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: end.send(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("harness").addHandler(handler)
+    before()
+    try:
+        end.send((prepare.prepare(name, options, progress=progress).fingerprint,))
+    except OSError as error:
+        end.send((f"{type(error).__name__}: {error}",))
+
+
+def kill_when_done(process: Preparing, samples: int) -> None:
+    process.until(lambda said: said >= samples)
+    process.kill()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def undisturbed(tmp_path: Path, monkeypatch, name: str, options: dict) -> dict[str, bytes]:
+    """What a preparation writes that nobody interrupts."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("HARNESS_CACHE", str(tmp_path / "undisturbed"))
+        return contents(prepare.prepare(name, options).folder)
+
+
+def test_killed_preparation_of_arrays_starts_anew(options, cache, tmp_path, monkeypatch):
+    kill_when_done(Preparing(options, name="image_folder", hold_at=36), 36)
     assert finished(cache) == []
-    prepared = prepare.prepare("image_folder", options)
-    assert prepare.verify(prepared) == []
-    assert sorted(path.name for path in (cache / "prepared").iterdir()) == [
-        prepared.folder.name,
-        f"{prepared.folder.name}.lock",
-    ]
+    found = prepare.prepare("image_folder", options)
+    assert contents(found.folder) == undisturbed(tmp_path, monkeypatch, "image_folder", options)
+    assert [path.name for path in (cache / "prepared").iterdir()] == [found.folder.name]
+
+
+@pytest.mark.parametrize(("killed_at", "kept"), [(500, 0), (1500, 1024), (2500, 2500), (2520, 2500)])
+def test_killed_preparation_goes_on_where_it_was_to_the_same_bytes(killed_at, kept, cache, tmp_path, monkeypatch):
+    kill_when_done(Preparing(EVENTS, hold_at=killed_at), killed_at)
+    assert finished(cache) == []
+    seen: list[int] = []
+    found = prepare.prepare("noise", EVENTS, progress=lambda done, total: seen.append(done))
+    assert seen[0] == kept
+    assert seen[-1] == 2540
+    assert contents(found.folder) == undisturbed(tmp_path, monkeypatch, "noise", EVENTS)
+    assert [path.name for path in (cache / "prepared").iterdir()] == [found.folder.name]
+
+
+def test_what_was_written_behind_the_last_mark_does_not_count(cache, tmp_path, monkeypatch):
+    kill_when_done(Preparing(EVENTS, hold_at=1500), 1500)
+    (partial,) = (cache / "prepared").glob(".*.partial")
+    for name in ("train.beton", "train.beton.journal"):
+        with (partial / name).open("ab") as file:
+            file.write(b'{"done": 2000, "half": 1}\nrubbish')
+    assert contents(prepare.prepare("noise", EVENTS).folder) == undisturbed(tmp_path, monkeypatch, "noise", EVENTS)
+
+
+def toy_images(number: int) -> Source:
+    """Whole images of many sizes."""
+
+    def samples(root: Path, split: str) -> Sequence:
+        random = np.random.default_rng(len(split))
+        sides = random.integers(1, 9, (number, 2))
+        return [(random.integers(0, 256, (3, *side), dtype=np.uint8), int(side[0]) % 2) for side in sides]
+
+    sizes = {"train": number, "test": number}
+    info = DatasetInfo("toy", (3, 4, 4), 2, sizes, (0.5,) * 3, (0.5,) * 3, "-", "-", "-", stored="images")
+    return Source("toy", SimpleNamespace(INFO=info, samples=samples), None, Store(jpeg=0.5))
+
+
+def test_interrupted_preparation_of_images_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    pytest.importorskip("cv2")
+    source = toy_images(1200)
+
+    def interrupt(done: int, total: int) -> None:
+        if done > 1300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare_source(source, progress=interrupt)
+    seen: list[int] = []
+    found = prepare.prepare_source(source, progress=lambda done, total: seen.append(done))
+    assert seen[0] == 1200
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "undisturbed"))
+    assert contents(found.folder) == contents(prepare.prepare_source(source).folder)
 
 
 def test_failed_preparation_leaves_nothing_that_looks_finished(options, cache):
     (Path(options["path"]) / "test" / "cow" / "005.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"005\.png is not a readable image"):
         prepare.prepare("image_folder", options)
-    assert [path.suffix for path in (cache / "prepared").iterdir()] == [".lock"]
+    assert list((cache / "prepared").iterdir()) == []
 
 
 def test_second_of_two_at_once_waits_and_writes_nothing():
@@ -149,15 +263,46 @@ def test_second_of_two_at_once_waits_and_writes_nothing():
     assert seen == []
 
 
-def test_two_processes_at_once_agree(options):
-    script = f'from harness import prepare; print(prepare.prepare("image_folder", {options!r}))'
-    command = [sys.executable, "-c", script]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent) for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert outputs[0] == outputs[1]
+@pytest.mark.parametrize("number", [2, 4])
+def test_of_many_processes_one_writes_and_all_get_the_same(number):
+    gate = FORK.Event()
+    processes = [Preparing(EVENTS, before=gate.wait) for _ in range(number)]
+    gate.set()
+    said = [process.finish() for process in processes]
+    assert {each[-1] for each in said} == {(prepare.prepare("noise", EVENTS).fingerprint,)}
+    wrote = [[what for what in each if isinstance(what, int)] for each in said]
+    assert sorted(map(len, wrote))[:-1] == [0] * (number - 1)
+    assert max(wrote)[-1] == 2540
+
+
+def test_writer_that_is_killed_is_replaced_by_one_that_waits_and_goes_on(tmp_path, monkeypatch):
+    first = Preparing(EVENTS, hold_at=1500)
+    first.until(lambda said: said >= 1500)
+    second = Preparing(EVENTS)
+    second.until(lambda said: said.startswith(f"waiting for process {first.process.pid} on "))
+    first.kill()
+    said = second.finish()
+    assert said[1].endswith(" is gone: taking over")
+    assert said[2] == 1024
+    assert contents(prepare.prepare("noise", EVENTS).folder) == undisturbed(tmp_path, monkeypatch, "noise", EVENTS)
+
+
+def test_writer_that_lost_its_lock_stops_and_waits_for_the_one_who_has_it(cache, caplog):
+    seen: list[int] = []
+
+    def lose(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 1:
+            (held,) = (cache / "prepared").glob("*.lock")
+            (mine,) = held.iterdir()
+            mine.rename(held / "elsewhere.1.00000000.1")
+            threading.Timer(0.5, shutil.rmtree, [held]).start()
+
+    found = prepare.prepare("digits", progress=lose)
+    assert seen.count(0) == 2
+    assert seen.index(0, 1) <= 1024 // encode.CHUNK + 1
+    assert "was taken by process 1 on elsewhere: waiting instead" in caplog.text
+    assert problems(found) == []
 
 
 def test_progress_counts_to_the_end():
@@ -182,57 +327,52 @@ def test_options_have_folders_of_their_own(options):
 
 
 def test_fingerprint_does_not_depend_on_which_files_exist(options, monkeypatch, tmp_path):
-    monkeypatch.setattr(ffcv_compat, "available", lambda: None)
     whole = prepare.prepare("image_folder", options)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "other"))
     monkeypatch.setenv("HARNESS_MEMORY_LIMIT", "100")
     bare = prepare.prepare("image_folder", options)
     assert set(whole.manifest.files) == ARRAYS
-    assert bare.manifest.files == {}
+    assert set(bare.manifest.files) == BETONS
     assert bare.fingerprint == whole.fingerprint
 
 
 def test_arrays_are_added_when_the_limit_is_raised(options, monkeypatch):
-    monkeypatch.setattr(ffcv_compat, "available", lambda: None)
     monkeypatch.setenv("HARNESS_MEMORY_LIMIT", "100")
-    assert prepare.prepare("image_folder", options).manifest.files == {}
+    assert set(prepare.prepare("image_folder", options).manifest.files) == BETONS
     monkeypatch.delenv("HARNESS_MEMORY_LIMIT")
-    prepared = prepare.prepare("image_folder", options)
-    assert set(prepared.manifest.files) == ARRAYS
-    assert prepare.verify(prepared) == []
+    found = prepare.prepare("image_folder", options)
+    assert set(found.manifest.files) == ARRAYS | BETONS
+    assert problems(found) == []
 
 
-def test_without_ffcv_only_arrays_are_written_and_it_is_said(monkeypatch, caplog):
+def test_files_for_ffcv_are_written_without_it(monkeypatch):
     monkeypatch.setattr(ffcv_compat, "available", lambda: None)
-    assert set(prepare.prepare("digits", beton=True).manifest.files) == ARRAYS
-    assert "FFCV is not installed" in caplog.text
-
-
-def test_data_for_memory_do_not_wait_for_ffcv(monkeypatch):
     monkeypatch.setattr(ffcv_compat, "load", lambda: pytest.fail("FFCV was imported"))
-    assert set(prepare.prepare("digits").manifest.files) == ARRAYS
+    found = prepare.prepare("digits", beton=True)
+    assert set(found.manifest.files) == ARRAYS | BETONS
+    file = beton.read(found.folder / "test.beton")
+    images, labels = np.load(found.folder / "test.images.npy"), np.load(found.folder / "test.labels.npy")
+    assert file.labels.tolist() == labels.tolist()
+    assert b"".join(file.payload(index).tobytes() for index in range(len(labels))) == images.tobytes()
 
 
-@NEEDS_FFCV
 def test_ffcv_files_are_added_to_what_is_there():
     before = prepare.prepare("digits")
     after = prepare.prepare("digits", beton=True)
     assert (after.folder, after.fingerprint) == (before.folder, before.fingerprint)
     assert set(after.manifest.files) == ARRAYS | BETONS
-    assert prepare.verify(after) == []
+    assert problems(after) == []
     assert prepare.prepare("digits") == after
 
 
-@NEEDS_FFCV
 def test_what_does_not_fit_in_memory_is_written_for_ffcv(options, monkeypatch):
     monkeypatch.setenv("HARNESS_MEMORY_LIMIT", "100")
     assert set(prepare.prepare("image_folder", options).manifest.files) == BETONS
 
 
-@NEEDS_FFCV
 def test_changed_array_is_not_copied_into_an_ffcv_file():
-    prepared = prepare.prepare("digits")
-    file = prepared.folder / "test.images.npy"
+    found = prepare.prepare("digits")
+    file = found.folder / "test.images.npy"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -274,3 +414,70 @@ def test_cache_that_cannot_be_written_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
     with pytest.raises(ValueError, match=r"cannot write into .*: set HARNESS_CACHE"):
         prepare.prepare("digits")
+
+
+def test_disk_that_is_too_small_is_noticed_before_anything_is_written(monkeypatch, cache):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(encode, "encode", lambda *_: pytest.fail("something was written"))
+    with pytest.raises(
+        disk.NoSpace, match=r"Digits needs 129\.\d kB, but .*prepared has 1\.0 kB left: .*HARNESS_CACHE"
+    ):
+        prepare.prepare("digits")
+
+
+@pytest.mark.parametrize("name", ["digits", "noise"])
+def test_disk_that_fills_up_is_one_sentence_and_leaves_nothing_that_looks_finished(name, cache):
+    options = EVENTS if name == "noise" else {}
+    limited = Preparing(options, name=name, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)))
+    (error,) = limited.finish()[-1]
+    assert error.startswith(f"NoSpace: no space left in {cache / 'prepared'} (File too large): preparing ")
+    assert "HARNESS_CACHE" in error
+    assert finished(cache) == []
+    assert problems(prepare.prepare(name, options)) == []
+
+
+def test_full_file_system_is_one_sentence_and_preparing_goes_on_when_there_is_room(tmp_path, monkeypatch):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "none", str(small)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        monkeypatch.setenv("HARNESS_CACHE", str(small))
+        with pytest.raises(disk.NoSpace, match=r"noise needs 154\.\d MB, but .* has 9\d\d\.\d kB left"):
+            prepare.prepare("noise", {"train": 50_000})
+        with pytest.raises(disk.NoSpace, match=r"No space left on device\): preparing noise needs about 3\.\d MB"):
+            prepare.prepare("noise", EVENTS | {"train": 8000})
+        subprocess.run(["mount", "-o", "remount,size=9m", str(small)], check=True)
+        seen: list[int] = []
+        found = prepare.prepare("noise", EVENTS | {"train": 8000}, progress=lambda done, total: seen.append(done))
+        assert seen[0] >= encode.STRETCH
+        assert problems(found) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_other_errors_of_the_disk_are_not_taken_for_a_full_one(tmp_path):
+    with pytest.raises(OSError, match="Input/output error") as caught, disk.writing(tmp_path, "it", lambda: "more"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert not isinstance(caught.value, disk.NoSpace)
+
+
+def test_copy_below_harness_stage_is_read_first(tmp_path, monkeypatch):
+    original = prepare.prepare("digits")
+    monkeypatch.setenv("HARNESS_STAGE", str(tmp_path / "stage"))
+    assert prepare.prepare("digits") == original
+    shutil.copytree(original.folder, tmp_path / "stage" / "prepared" / original.folder.name)
+    staged = prepare.prepare("digits")
+    assert staged.folder.is_relative_to(tmp_path / "stage")
+    assert staged.fingerprint == original.fingerprint
+    (staged.folder / "test.labels.npy").unlink()
+    assert prepare.prepare("digits") == original
+
+
+def test_file_that_is_a_folder_is_named():
+    found = prepare.prepare("digits")
+    file = found.folder / "test.labels.npy"
+    file.unlink()
+    file.mkdir()
+    assert problems(found) == [f"{file} is not a file"]
