@@ -187,9 +187,7 @@ def test_next_address_is_asked_when_one_fails(server, tmp_path):
     urls = ("http://127.0.0.1:9/file", server.url("/none"), server.url("/wrong"), server.url("/file"))
     download.fetch(Remote("Data/raw/file", urls, MD5), tmp_path)
     assert (tmp_path / "Data" / "raw" / "file").read_bytes() == CONTENT
-    with pytest.raises(
-        download.DownloadError, match=r"9/file: Connection refused; .*none: 404 Not.*; .*wrong gives"
-    ):
+    with pytest.raises(download.DownloadError, match=r"9/file: Connection refused; .*none: 404 Not.*; .*wrong gives"):
         download.fetch(Remote("Data/raw/other", urls[:3], MD5), tmp_path)
 
 
