@@ -1,9 +1,4 @@
-"""N-MNIST: MNIST seen by a neuromorphic camera that makes three saccades; events of 34x34 pixels in two polarities.
-
-As in IDE-FSNN (arXiv:2109.14247): the camera's known drift is taken out and time is cut into windows of 3 ms, in which
-a pixel has spiked or not; 30 of them cover the first saccade. Departures: images are not transposed, and the last
-window is not left empty.
-"""
+"""N-MNIST: MNIST seen by a neuromorphic camera that makes three saccades; events of 34x34 pixels in two polarities."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -58,6 +53,4 @@ def download(root: Path) -> None:
 
 
 def _read(config: Config, file: Path) -> Sample:
-    tonic = events.need("tonic")
-    found = tonic.io.read_mnist_file(str(file), dtype=tonic.datasets.NMNIST.dtype)
-    return tonic.datasets.nmnist.stabilize(found) if config.stabilize else found, int(file.parent.name)
+    return events.read_bin(file, stabilize=config.stabilize), int(file.parent.name)
