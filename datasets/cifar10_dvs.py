@@ -11,7 +11,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import events
 from harness.formats.lazy import Lazy
 from harness.formats.splits import held_out, part
@@ -30,7 +30,15 @@ INFO = DatasetInfo(
     citation="Li, Liu, Ji, Li and Shi, CIFAR10-DVS: an event-stream dataset for object classification, "
     "Frontiers in Neuroscience 11, 2017",
     stored="events",
-    checksums={"CIFAR10DVS.zip": "md5:ce3a4a0682dc0943703bd8f749a7701c"},  # checked when it is downloaded
+    names=CLASSES,
+)
+FILES = (
+    Remote(
+        "CIFAR10DVS/CIFAR10DVS.zip",
+        ("https://figshare.com/ndownloader/files/38023437",),
+        "md5:ce3a4a0682dc0943703bd8f749a7701c",
+        gives=CLASSES,
+    ),
 )
 
 
@@ -60,11 +68,6 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     else:  # by their numbers, so that one that is missing moves no other to the other side
         test = np.array([_number(file) >= TRAIN_OF_CLASS for file in files])
     return Lazy(part(files, test, split), _sample)
-
-
-def download(root: Path) -> None:
-    """Fetch the official archive and unpack it into `root/CIFAR10DVS`; tonic checks it."""
-    events.need("tonic").datasets.CIFAR10DVS(root)
 
 
 def _sample(file: Path) -> Sample:

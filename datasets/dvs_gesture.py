@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import events
 from harness.formats.lazy import Lazy
 
-SENSOR, CLASSES = 128, 11
+SENSOR = 128
+NAMES = (
+    "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
+    "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other gestures",
+)  # fmt: skip
 FOLDERS = {"train": "ibmGestureTrain", "test": "ibmGestureTest"}
 INFO = DatasetInfo(
     title="DVS-Gesture",
     shape=(2, SENSOR, SENSOR),
-    classes=CLASSES,
+    classes=len(NAMES),
     sizes={"train": 1077, "test": 264},
     mean=(),
     std=(),
@@ -25,10 +29,19 @@ INFO = DatasetInfo(
     licence="CC BY 4.0",
     citation="Amir et al., A low power, fully event-based gesture recognition system, CVPR 2017",
     stored="events",
-    checksums={  # of the archives, checked when they are downloaded
-        "ibmGestureTrain.tar.gz": "md5:3a8f0d4120a166bac7591f77409cb105",
-        "ibmGestureTest.tar.gz": "md5:56070e45dadaa85fff82e0fbfbc06de5",
-    },
+    names=NAMES,
+)
+FILES = tuple(
+    Remote(
+        f"DVSGesture/{FOLDERS[split]}.tar.gz",
+        (f"https://figshare.com/ndownloader/files/{number}",),
+        f"md5:{md5}",
+        gives=(FOLDERS[split],),
+    )
+    for split, number, md5 in (
+        ("train", 38022171, "3a8f0d4120a166bac7591f77409cb105"),
+        ("test", 38020584, "56070e45dadaa85fff82e0fbfbc06de5"),
+    )
 )
 
 
@@ -41,12 +54,6 @@ def samples(root: Path, split: str, config: Any = None) -> Sequence[Sample]:
         raise FileNotFoundError(f"no {folder.name}/user<number>_<light>/<class>.npy in {folder.parent}")
     files = folder.glob("user*_*/*.npy")
     return Lazy(sorted(files, key=lambda file: (file.parent.name, int(file.stem))), _sample)
-
-
-def download(root: Path) -> None:
-    """Fetch the archives and unpack them into `root/DVSGesture`; tonic checks them."""
-    for train in (True, False):
-        events.need("tonic").datasets.DVSGesture(root, train=train)
 
 
 def _sample(file: Path) -> Sample:

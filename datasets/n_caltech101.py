@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import events, folders
 from harness.formats.lazy import Lazy
 from harness.formats.splits import held_out, part
@@ -28,7 +28,17 @@ INFO = DatasetInfo(
     citation="Orchard, Jayawant, Cohen and Thakor, Converting static image datasets to spiking neuromorphic datasets "
     "using saccades, Frontiers in Neuroscience 9, 2015",
     stored="events",
-    checksums={"N-Caltech101-archive.zip": "md5:66201824eabb0239c7ab992480b50ba3"},  # checked when it is downloaded
+)
+FILES = (
+    Remote(
+        "NCALTECH101/N-Caltech101-archive.zip",
+        (
+            "https://data.mendeley.com/public-files/datasets/cy6cvx3ryv/files/36b5c52a-b49d-4853-addb-a836a8883e49/"
+            "file_downloaded",
+        ),
+        "md5:66201824eabb0239c7ab992480b50ba3",
+        gives=("Caltech101",),
+    ),
 )
 
 
@@ -54,11 +64,6 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     files = [(file, label) for label, name in enumerate(classes) for file in sorted((folder / name).glob("*.bin"))]
     test = held_out([label for _, label in files], TEST_EVERY, config.seed)
     return Lazy(part(files, test, split), _sample)
-
-
-def download(root: Path) -> None:
-    """Fetch the official archive and unpack it into `root/NCALTECH101`; tonic checks it."""
-    events.need("tonic").datasets.NCALTECH101(root)
 
 
 def _sample(entry: tuple[Path, int]) -> Sample:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import events
 from harness.formats.lazy import Lazy
 
@@ -23,10 +23,14 @@ INFO = DatasetInfo(
     citation="Orchard, Jayawant, Cohen and Thakor, Converting static image datasets to spiking neuromorphic datasets "
     "using saccades, Frontiers in Neuroscience 9, 2015",
     stored="events",
-    checksums={  # of the archives, checked when they are downloaded
-        "train.zip": "md5:20959b8e626244a1b502305a9e6e2031",
-        "test.zip": "md5:69ca8762b2fe404d9b9bad1103e97832",
-    },
+)
+MENDELEY = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files"
+FILES = tuple(
+    Remote(f"NMNIST/{split}.zip", (f"{MENDELEY}/{file}/file_downloaded",), f"md5:{md5}", gives=(split.capitalize(),))
+    for split, file, md5 in (
+        ("train", "39c25547-014b-4137-a934-9d29fa53c7a0", "20959b8e626244a1b502305a9e6e2031"),
+        ("test", "05a4d654-7e03-4c15-bdfa-9bb2bcbea494", "69ca8762b2fe404d9b9bad1103e97832"),
+    )
 )
 
 
@@ -44,12 +48,6 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no {folder.name}/<digit>/*.bin in {folder.parent}")
     return Lazy(sorted(folder.glob("[0-9]/*.bin")), partial(_read, config))
-
-
-def download(root: Path) -> None:
-    """Fetch the official archives and unpack them into `root/NMNIST`; tonic checks them."""
-    for train in (True, False):
-        events.need("tonic").datasets.NMNIST(root, train=train)
 
 
 def _read(config: Config, file: Path) -> Sample:

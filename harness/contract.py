@@ -184,11 +184,28 @@ class DatasetInfo:
     """What a sample is."""
     centre: float = 0.875
     """Of whole images: the part of the shorter side that evaluation looks at, in the middle (224 of 256 pixels)."""
+    names: tuple[str, ...] = ()
+    """What the classes are called, in their order; empty where they are only numbered."""
 
     @property
     def temporal(self) -> bool:
         """Whether samples change over time."""
         return self.stored == "events"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An official file that can be downloaded; `harness/download.py` fetches, checks and unpacks it."""
+
+    path: str
+    """Where it stands below the root of raw data, such as 'MNIST/raw/train-images-idx3-ubyte.gz'."""
+    urls: tuple[str, ...]
+    """Where it is to be had; tried one after the other."""
+    checksum: str
+    """'md5:…' or 'sha256:…' of the file as it is downloaded."""
+    gives: tuple[str, ...] = ()
+    """Of an archive (.zip, .tar, .tar.gz, .tgz; archives inside it are unpacked, too): the files and folders in it that
+    are wanted, which come to stand beside it; the archive then goes. Empty: the file is used as it is."""
 
 
 Sample = tuple[np.ndarray, int]
@@ -204,7 +221,9 @@ class Dataset(Protocol):
     - `Config`: a pydantic model of options that stand beside `name` in the experiment file; then `samples` takes the
       model as its third argument and `info(root, config) -> DatasetInfo` replaces `INFO` where it depends on them;
     - `READING`: the names of options that change how samples are read and shown, but not the samples themselves;
-    - `download(root)`: fetch the official files into `root`, checksummed; absent when there is nothing to fetch.
+    - `FILES: tuple[Remote, ...]`: the official files that `samples` reads, where they can be had by anybody;
+    - `download(root)`: instead of `FILES` where a file behind an address is not enough: fetch what `samples` reads into
+      `root`, and check it.
     """
 
     INFO: ClassVar[DatasetInfo]

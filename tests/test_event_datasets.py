@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -111,15 +113,50 @@ def test_recordings_are_prepared_and_another_number_is_refused(name, missing, me
     archives = fake(name, data, monkeypatch)
     assert prepare(name).manifest.sizes == find(name).info.sizes
     (data / archives.folder / missing).unlink()
-    event_archives.given_out(plugins.load("datasets", name), monkeypatch, checksums={})  # to prepare it anew
+    event_archives.given_out(
+        plugins.load("datasets", name), monkeypatch, checksums={"x": "md5:0"}
+    )  # to prepare it anew
     with pytest.raises(ValueError, match=f"^{name} has {message}$"):
         prepare(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_files_are_the_archives_that_tonic_fetches(name):
+    tonic = pytest.importorskip("tonic")
+    kind = getattr(tonic.datasets, TONIC[name])
+    splits = ("train_", "test_") if name in SPLIT else ("",)
+    theirs = [
+        (
+            f"{TONIC[name]}/{getattr(kind, f'{split}filename')}",
+            (getattr(kind, f"{split}url"),),
+            f"md5:{getattr(kind, f'{split}md5' if split else 'file_md5')}",
+        )
+        for split in splits
+    ]
+    assert [(remote.path, remote.urls, remote.checksum) for remote in plugins.load("datasets", name).FILES] == theirs
+
+
+@pytest.mark.skipif(find_spec("harness.download") is None, reason="nothing unpacks archives yet")
+@pytest.mark.parametrize("name", NAMES)
+def test_archives_are_unpacked_to_where_they_are_read(name, data, monkeypatch):
+    module = plugins.load("datasets", name)
+    checksums = getattr(event_archives, f"{name}_archives")().write(data)
+    files = [replace(each, checksum=f"md5:{checksums[Path(each.path).name]}") for each in module.FILES]
+    monkeypatch.setattr(module, "FILES", tuple(files))
+    if name == "n_caltech101":
+        event_archives.given_out(module, monkeypatch, classes=3)
+    unpacked = find(name).samples()
+    monkeypatch.setenv("HARNESS_DATA", str(data.parent / "unpacked"))
+    fake(name, data.parent / "unpacked", monkeypatch)
+    expected = find(name).samples()
+    assert sum(map(len, unpacked.values())) == sum(map(len, expected.values()))
+    assert frozen(unpacked["train"][3]) == frozen(expected["train"][3])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_missing_data_say_where_they_are_looked_for(name, tmp_path, monkeypatch):
     module = plugins.load("datasets", name)
-    monkeypatch.delattr(module, "download")
+    monkeypatch.delattr(module, "FILES")
     with pytest.raises(FileNotFoundError, match=rf"{name}: no .* in .*data/{TONIC[name]}.*set HARNESS_DATA"):
         find(name).samples()
 
