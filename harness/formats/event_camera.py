@@ -2,10 +2,10 @@
 
 Each pixel remembers the logarithm of the intensity that it last reported; when the logarithm is one contrast threshold
 above it (below it), the pixel sends an 'on' ('off') event and remembers that level, so a change sends as many events as
-it holds thresholds. Lichtsteiner, Posch and Delbruck, IEEE Journal of Solid-State Circuits 43(2), 2008. Thresholds
-differ from pixel to pixel by a fixed pattern, events come from noise alone, too, and none comes from a pixel within the
-refractory period after its last, which loses that change (all as in Rebecq, Gehrig and Scaramuzza, ESIM, CoRL 2018).
-Between two pictures the logarithm goes straight, which says when each level is crossed.
+it holds thresholds. Lichtsteiner, Posch and Delbruck, IEEE Journal of Solid-State Circuits 43(2), 2008. Between two
+pictures the logarithm goes straight, which says when each level is crossed; a pixel that sends nothing in the
+refractory period after an event remembers the levels all the same (Rebecq, Gehrig and Scaramuzza, ESIM, CoRL 2018).
+Thresholds differ by a fixed pattern, and some events come from noise alone (Hu, Liu and Delbruck, v2e, CVPRW 2021).
 
 Still images are moved before the camera along the sides of a triangle, in the three saccades of Orchard, Jayawant,
 Cohen and Thakor, Frontiers in Neuroscience 9, 2015. Departures: at constant speed, without rest between them; and the
