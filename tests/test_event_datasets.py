@@ -139,16 +139,14 @@ def test_files_are_the_archives_that_tonic_fetches(name):
 @pytest.mark.skipif(find_spec("harness.download") is None, reason="nothing unpacks archives yet")
 @pytest.mark.parametrize("name", NAMES)
 def test_archives_are_unpacked_to_where_they_are_read(name, data, monkeypatch):
-    module = plugins.load("datasets", name)
-    checksums = getattr(event_archives, f"{name}_archives")().write(data)
+    monkeypatch.setenv("HARNESS_DATA", str(data / "unpacked"))
+    archives = fake(name, data / "unpacked", monkeypatch)
+    expected = find(name).samples()
+    monkeypatch.setenv("HARNESS_DATA", str(data))
+    checksums, module = archives.write(data), plugins.load("datasets", name)
     files = [replace(each, checksum=f"md5:{checksums[Path(each.path).name]}") for each in module.FILES]
     monkeypatch.setattr(module, "FILES", tuple(files))
-    if name == "n_caltech101":
-        event_archives.given_out(module, monkeypatch, classes=3)
     unpacked = find(name).samples()
-    monkeypatch.setenv("HARNESS_DATA", str(data.parent / "unpacked"))
-    fake(name, data.parent / "unpacked", monkeypatch)
-    expected = find(name).samples()
     assert sum(map(len, unpacked.values())) == sum(map(len, expected.values()))
     assert frozen(unpacked["train"][3]) == frozen(expected["train"][3])
 
