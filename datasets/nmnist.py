@@ -1,9 +1,4 @@
-"""N-MNIST: MNIST seen by a neuromorphic camera that makes three saccades; events of 34x34 pixels in two polarities.
-
-As in IDE-FSNN (arXiv:2109.14247): the camera's known drift is taken out and time is cut into windows of 3 ms, in which
-a pixel has spiked or not; 30 of them cover the first saccade. Departures: images are not transposed, and the last
-window is not left empty.
-"""
+"""N-MNIST: MNIST seen by a neuromorphic camera that makes three saccades; events of 34x34 pixels in two polarities."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.contract import DatasetInfo, Sample
+from harness.contract import DatasetInfo, Remote, Sample
 from harness.formats import events
 from harness.formats.lazy import Lazy
 
@@ -28,10 +23,14 @@ INFO = DatasetInfo(
     citation="Orchard, Jayawant, Cohen and Thakor, Converting static image datasets to spiking neuromorphic datasets "
     "using saccades, Frontiers in Neuroscience 9, 2015",
     stored="events",
-    checksums={  # of the archives, checked when they are downloaded
-        "train.zip": "md5:20959b8e626244a1b502305a9e6e2031",
-        "test.zip": "md5:69ca8762b2fe404d9b9bad1103e97832",
-    },
+)
+MENDELEY = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files"
+FILES = tuple(
+    Remote(f"NMNIST/{split}.zip", (f"{MENDELEY}/{file}/file_downloaded",), f"md5:{md5}", gives=(split.capitalize(),))
+    for split, file, md5 in (
+        ("train", "39c25547-014b-4137-a934-9d29fa53c7a0", "20959b8e626244a1b502305a9e6e2031"),
+        ("test", "05a4d654-7e03-4c15-bdfa-9bb2bcbea494", "69ca8762b2fe404d9b9bad1103e97832"),
+    )
 )
 
 
@@ -51,13 +50,5 @@ def samples(root: Path, split: str, config: Config) -> Sequence[Sample]:
     return Lazy(sorted(folder.glob("[0-9]/*.bin")), partial(_read, config))
 
 
-def download(root: Path) -> None:
-    """Fetch the official archives and unpack them into `root/NMNIST`; tonic checks them."""
-    for train in (True, False):
-        events.need("tonic").datasets.NMNIST(root, train=train)
-
-
 def _read(config: Config, file: Path) -> Sample:
-    tonic = events.need("tonic")
-    found = tonic.io.read_mnist_file(str(file), dtype=tonic.datasets.NMNIST.dtype)
-    return tonic.datasets.nmnist.stabilize(found) if config.stabilize else found, int(file.parent.name)
+    return events.read_bin(file, stabilize=config.stabilize), int(file.parent.name)

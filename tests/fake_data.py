@@ -2,9 +2,7 @@
 
 import gzip
 import hashlib
-import importlib.util
 import pickle
-import struct
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -97,70 +95,3 @@ def imagenet(root: Path, module: ModuleType, monkeypatch) -> None:
     image_folder(root / "imagenet", train=3, test=2, size=300, suffix=".JPEG")
     (root / "imagenet" / "test").rename(root / "imagenet" / "val")
     given_out(module, monkeypatch, sizes={"train": 9, "test": 6}, classes=3)
-
-
-def events(number: int, size: int, duration_us: int, *, seed: int = 0) -> np.ndarray:
-    """Random events in the order of time, as tonic returns them."""
-    random = np.random.default_rng(seed)
-    found = np.zeros(number, dtype=[("x", int), ("y", int), ("t", int), ("p", int)])
-    found["x"], found["y"] = random.integers(0, size, (2, number))
-    found["t"], found["p"] = np.sort(random.integers(0, duration_us, number)), random.integers(0, 2, number)
-    return found
-
-
-def nmnist_file(found: np.ndarray) -> bytes:
-    """Events of 40 bits: x, y, and then one bit of polarity and 23 bits of microseconds, big-endian."""
-    polarity_and_time = (found["p"] << 23) | found["t"]
-    columns = [found["x"], found["y"], polarity_and_time >> 16, polarity_and_time >> 8, polarity_and_time]
-    return (np.stack(columns, axis=1) & 255).astype(np.uint8).tobytes()
-
-
-def nmnist(root: Path, module: ModuleType, monkeypatch) -> dict[str, list[np.ndarray]]:
-    """Three recordings of each digit for training and one for testing, as the unpacked archives hold them."""
-    found: dict[str, list[np.ndarray]] = {"train": [], "test": []}
-    for split, number in (("train", 3), ("test", 1)):
-        for digit in range(10):
-            folder = root / "NMNIST" / split.capitalize() / str(digit)
-            folder.mkdir(parents=True)
-            for index in range(number):
-                found[split].append(events(500, 34, 300_000, seed=1000 * number + 10 * digit + index))
-                (folder / f"{index:05}.bin").write_bytes(nmnist_file(found[split][-1]))
-    given_out(module, monkeypatch, sizes={"train": 30, "test": 10})
-    return found
-
-
-def aedat4(found: np.ndarray, size: int = 128) -> bytes:
-    """An AEDAT 4 file without compression: a header and packets of events, each a flatbuffer behind its length."""
-
-    def prefixed(content: bytes) -> bytes:
-        return struct.pack("<I", len(content)) + content
-
-    about = (
-        '<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">'
-        '<node name="0" path="/mainloop/Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr>'
-        '<attr key="typeIdentifier" type="string">EVTS</attr>'
-        '<node name="info" path="/mainloop/Recorder/outInfo/0/info/">'
-        f'<attr key="sizeX" type="int">{size}</attr><attr key="sizeY" type="int">{size}</attr>'
-        "</node></node></node></dv>"
-    ).encode()
-    header = struct.pack("<I4sHHHHHxxiI", 20, b"IOHE", 10, 8, 0, 0, 4, 12, 4) + prefixed(about) + bytes(1)
-    header += bytes(-len(header) % 4)
-    fields = {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12]}
-    packed = np.zeros(len(found), np.dtype(fields | {"itemsize": 16}))
-    for name in fields["names"]:
-        packed[name] = found[name]
-    packet = prefixed(struct.pack("<I4sHHHxxiII", 16, b"EVTS", 6, 8, 4, 8, 4, len(packed)) + packed.tobytes())
-    return b"#!AER-DAT4.0\r\n" + prefixed(header) + struct.pack("<II", 0, len(packet)) + packet
-
-
-def cifar10_dvs(root: Path, module: ModuleType, monkeypatch) -> None:
-    """Three recordings of each class, two of them for training. Without the package `aedat`, its reader is replaced."""
-    for label, name in enumerate(module.CLASSES):
-        (root / "CIFAR10DVS" / name).mkdir(parents=True)
-        for number in (0, 2, 10):
-            content = aedat4(events(400, 128, 1_300_000, seed=100 * label + number))
-            (root / "CIFAR10DVS" / name / f"cifar10_{name}_{number}.aedat4").write_bytes(content)
-    if importlib.util.find_spec("aedat") is None:
-        monkeypatch.setattr(module, "read", lambda file: events(400, 128, 1_300_000, seed=file.stat().st_size))
-    monkeypatch.setattr(module, "TRAIN_OF_CLASS", 2)
-    given_out(module, monkeypatch, sizes={"train": 20, "test": 10})

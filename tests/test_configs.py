@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import experiment_file, plan, plugins, prepare, published, stand_in
+from harness import experiment_file, plan, plugins, prepare, published, source, stand_in
 from harness.config import Experiment, smoke
 from harness.contract import DatasetInfo
 from harness.plan import Trial
@@ -54,8 +54,9 @@ def test_comment_says_how_to_run_it_and_what_to_expect(file):
 def test_every_network_can_be_built_for_its_dataset():
     kinds = {}
     for file in FILES:
-        for trial in read(file)[2]:
-            info = read(file)[1]
+        experiment, stored, trials = read(file)
+        info = source.seen(stored, experiment.dataset)
+        for trial in trials:
             key = (trial.method, trial.network.model_dump_json(), info.shape, info.classes)
             kinds.setdefault(key, (trial, info))
     for trial, info in kinds.values():

@@ -15,8 +15,9 @@ from PIL import Image
 from harness import download, plugins, torchvision_cpu
 from harness.contract import Dataset
 from harness.formats import folders
+from harness.formats.events import EVENT
 from harness.source import SPLITS, Source, find
-from tests import fake_data
+from tests import event_archives, fake_data
 
 ROOT = Path(__file__).parent.parent
 NAMES = plugins.names("datasets")
@@ -35,8 +36,10 @@ FAKES = {
     "cifar10": fake_data.cifar,
     "cifar100": fake_data.cifar,
     "imagenet": fake_data.imagenet,
-    "nmnist": fake_data.nmnist,
-    "cifar10_dvs": fake_data.cifar10_dvs,
+    "nmnist": event_archives.nmnist,
+    "cifar10_dvs": event_archives.cifar10_dvs,
+    "dvs_gesture": event_archives.dvs_gesture,
+    "n_caltech101": event_archives.n_caltech101,
 }
 
 
@@ -78,9 +81,12 @@ def test_samples_are_what_the_facts_say(source):
         for index in {0, 1, len(samples) // 2, len(samples) - 1}:
             image, label = samples[index]
             if source.info.temporal:
-                assert {"t", "x", "y", "p"} <= set(image.dtype.names)
+                assert image.dtype == EVENT
                 assert (np.diff(image["t"]) >= 0).all()
-                assert max(image["x"].max(), image["y"].max()) < max(source.info.shape)
+                assert all(
+                    0 <= image[field].min() <= image[field].max() < size
+                    for field, size in zip("pyx", source.info.shape, strict=True)
+                )
             else:
                 assert (image.dtype, image.shape) == (np.uint8, source.info.shape)
             assert isinstance(label, int)
