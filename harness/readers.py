@@ -58,17 +58,37 @@ class Memory:
         self._images = self._labels = torch.empty(0)
 
 
-class Streamed:
-    """A split streamed by FFCV; opened when first read, because that compiles code."""
+class Pixels:
+    """Pixels of one size as they are stored."""
 
-    def __init__(self, prepared: Prepared, split: str):
-        self._file, self._shape = prepared.folder / beton_file(split), prepared.info.shape
+    dtype = np.dtype("u1")
+
+    def __init__(self, shape: tuple[int, ...]):
+        channels, height, width = shape
+        self.shape = (height, width, channels) if channels == 3 else shape
+
+    def __call__(
+        self, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, about: np.ndarray, positions: slice,
+        out: np.ndarray,
+    ) -> None:  # fmt: skip
+        from harness import image_kernels
+
+        image_kernels.copy(data, starts, out.reshape(len(out), -1))
+
+
+class Streamed:
+    """A split streamed by FFCV; opened when first read, because importing FFCV takes a while."""
+
+    def __init__(self, prepared: Prepared, split: str, *, os_cache: bool = True):
+        self._file, self._shape, self._os_cache = prepared.folder / beton_file(split), prepared.info.shape, os_cache
         self._reader: ffcv_compat.Reader | None = None
 
     def read(self, indices: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         if self._reader is None:
-            self._reader = ffcv_compat.Reader(self._file, self._shape)
-        return self._reader.read(indices, batch_size)
+            threads = torch.get_num_threads()
+            self._reader = ffcv_compat.Reader(self._file, threads=threads, os_cache=self._os_cache)
+        for samples, labels in self._reader.read(indices, batch_size, Pixels(self._shape)):
+            yield samples.permute(0, 3, 1, 2) if self._shape[0] == 3 else samples, labels
 
     def close(self) -> None:
         if self._reader is not None:
