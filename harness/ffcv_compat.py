@@ -172,20 +172,31 @@ def load() -> None:
 
 @contextmanager
 def _leanly() -> Iterator[None]:
-    """While it lasts, FFCV makes loaders without compiling, and without dictionaries of all samples."""
-    from ffcv.memory_managers.base import MemoryManager
+    """While it lasts, FFCV makes loaders without compiling, and without dictionaries of all samples.
+
+    What it would compile for reading also changes a type of numba's in place, which breaks what is compiled later.
+    """
+    from ffcv.memory_managers import base, os_cache, process_cache
     from ffcv.pipeline.compiler import Compiler
 
     def manage(manager: Any, reader: Any) -> None:
         manager.reader, manager.ptrs, manager.sizes = reader, None, None
         manager.sample_to_pages = _Pages(reader.alloc_table["ptr"], reader.page_size)
 
-    usual = MemoryManager.__init__, Compiler.is_enabled
-    MemoryManager.__init__, Compiler.is_enabled = manage, False
+    changes: list[tuple[Any, str, Any]] = [
+        (base.MemoryManager, "__init__", manage),
+        (os_cache.OSCacheManager, "compile_reader", lambda manager: None),
+        (process_cache.ProcessCacheManager, "compile_reader", lambda manager: None),
+        (Compiler, "is_enabled", False),
+    ]
+    usual = [getattr(changed, name) for changed, name, _ in changes]
+    for changed, name, value in changes:
+        setattr(changed, name, value)
     try:
         yield
     finally:
-        MemoryManager.__init__, Compiler.is_enabled = usual
+        for (changed, name, _), value in zip(changes, usual, strict=True):
+            setattr(changed, name, value)
 
 
 class _Pages:
