@@ -9,8 +9,9 @@ from torch.nn.functional import pad
 
 from harness import crops
 from harness.config import Augment
+from harness.frames import DRAWS
 
-STREAM, CROPS_STREAM = 1, 4
+STREAM, DROPS_STREAM, CROPS_STREAM = 1, 3, 4
 """What tells these random streams from the loader's."""
 
 
@@ -70,6 +71,19 @@ def draw_images(
     if moves is not None:
         drawn["moves"] = moves
     return drawn
+
+
+def drops(num_samples: int, augment: Augment, seed: int, epoch: int) -> np.ndarray | None:
+    """How events are left out of each recording of an epoch, uint64 (N, 2); None where none are.
+
+    A key, from which one of `DRAWS` values is made for each event, and the first of these that is kept.
+    """
+    if not augment.event_drop:
+        return None
+    random = np.random.default_rng([seed, epoch, DROPS_STREAM])
+    keys = random.integers(0, 1 << 64, num_samples, dtype=np.uint64)
+    fractions = random.random(num_samples) * augment.event_drop
+    return np.stack([keys, (fractions * DRAWS).astype(np.uint64)], axis=1)
 
 
 def moves(drawn: Tensor) -> Moves:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness import augment as augmentation
-from harness import beton, ffcv_compat, image_readers, readers
+from harness import beton, event_readers, ffcv_compat, frames, image_readers, readers
 from harness.config import Augment, DatasetBlock
 from harness.contract import DatasetInfo
 from harness.encode import beton_file
@@ -47,7 +47,7 @@ class Data:
         self.sizes: Mapping[str, int] = {part: len(indices) for part, (_, indices) in self._parts.items()}
         self._readers, self._pages = readers, None if pages is None else pages[train]
         self._device = device
-        self._augment = block.augment
+        self._augment, self._size = block.augment, block.frames.size
         self._scale, self._shift = (each.to(device, torch.float32) for each in affine(self.info))
 
     def batches(
@@ -81,7 +81,7 @@ class Data:
         chosen = self._augment if augmented else Augment()
         drawn = augmentation.draw(len(order), chosen, self.info.shape, seed, epoch)
         moves = None if drawn is None else torch.from_numpy(drawn[rank::world]).to(self._device)
-        read_with = None
+        read_with = augmentation.drops(len(order), chosen, seed, epoch)
         if self.info.stored == "images":
             read_with = augmentation.draw_images(len(order), chosen, drawn, seed, epoch)
         read_with = None if read_with is None else read_with[rank::world]
@@ -104,11 +104,14 @@ class Data:
                 continue
             moves = None if drawn is None else augmentation.moves(drawn[done : done + len(x)])
             done += len(x)
+            if self._size:
+                x = frames.resized(x, self._size)
             if moves and (augment.crop_padding or augment.flip or augment.roll):
                 x = augmentation.move(x.flatten(1, -3), moves, augment.crop_padding).view_as(x)
             if self.info.temporal:
-                x = x.transpose(0, 1)  # T B C H W
-            x = x.to(torch.float32, memory_format=form).mul_(self._scale).add_(self._shift)
+                x = x.transpose(0, 1).to(torch.float32, memory_format=form).contiguous()  # T B C H W
+            else:
+                x = x.to(torch.float32, memory_format=form).mul_(self._scale).add_(self._shift)
             # After normalising, because what is cut out becomes the mean.
             yield augmentation.cut_out(x, moves, augment.cutout) if moves and augment.cutout else x, y
 
@@ -127,7 +130,8 @@ def open_data(block: DatasetBlock, *, time_steps: int = 1, device: str | torch.d
     """
     source, device = of(block), torch.device(device)
     info = seen(source.info, block)
-    kind = _choose(block, info, time_steps)
+    kept = replace(info, shape=frames.cut(source.info, block.frames, 1).shape[1:]) if info.temporal else info
+    kind = _choose(block, kept, time_steps)
     prepared = prepare_source(source, beton=kind != "memory")
     if block.normalize:
         info = replace(info, mean=block.normalize.mean, std=block.normalize.std)
@@ -155,6 +159,8 @@ def _reader(
             return readers.Streamed(prepared, split, os_cache=cached)
         case "pixels", "torch":
             return readers.Sampled(prepared, split)
+        case "events", _:
+            return event_readers.opened(kind, prepared, split, block, time_steps, device, os_cache=cached)
         case "images", "ffcv":
             view, on_cpu = image_readers.view(info, block.augment), device.type == "cpu"
             finish = image_readers.finish(info, block.augment, affine(info)) if on_cpu else None
@@ -193,13 +199,19 @@ def _image_loader(block: DatasetBlock) -> Kind:
 def _loader(block: DatasetBlock, info: DatasetInfo, time_steps: int) -> Kind:
     match block.loader:
         case "auto":
-            if fits_memory(info, time_steps):
+            if fits_memory(info, time_steps) and not block.augment.event_drop:
                 return "memory"
             if ffcv_compat.available():
                 return "ffcv"
-            log.warning("%s does not fit in memory and FFCV is not installed: read one by one, slowly", block.name)
+            why = "draws events anew" if block.augment.event_drop else "does not fit in memory"
+            log.warning("%s %s and FFCV is not installed: read one by one, slowly", block.name, why)
             return "torch"
         case "memory":
+            if block.augment.event_drop:
+                raise ValueError(
+                    "augment.event_drop leaves out other events in each epoch, and loader 'memory' makes frames once: "
+                    "choose 'ffcv' or 'torch'"
+                )
             if not fits_memory(info, time_steps):
                 raise ValueError(
                     f"{block.name} takes {decoded_bytes(info, time_steps)} bytes, more than the {memory_limit_bytes()} "
