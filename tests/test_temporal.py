@@ -91,6 +91,16 @@ def test_loaders_agree_for_any_number_of_workers(kind, settings):
     other.close()
 
 
+@pytest.mark.skipif(ffcv_compat.available() is None, reason="FFCV is not installed")
+@pytest.mark.parametrize("order", ["random", "quasi_random"])
+def test_pages_that_ffcv_keeps_hold_the_same_recordings(order):
+    mapped, paged = (open_data(loader="ffcv", order=order, os_cache=cached) for cached in (True, False))
+    for part in PARTS:
+        assert equal(batches(mapped, part), batches(paged, part))
+    mapped.close()
+    paged.close()
+
+
 def test_processes_make_the_frames_that_threads_make():
     memory, other = open_data(loader="memory"), open_data(loader="torch")
     threads = torch.get_num_threads()
