@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from harness import crops
 from harness.config import Augment
+from harness.frames import DRAWS
 
-STREAM = 1
-"""What tells this random stream from the loader's."""
+STREAM, DROPS_STREAM, CROPS_STREAM = 1, 3, 4
+"""What tells these random streams from the loader's."""
 
 
 class Moves(NamedTuple):
@@ -45,6 +47,43 @@ def draw(num_samples: int, augment: Augment, shape: tuple[int, ...], seed: int, 
         random.integers(0, (height, width), (num_samples, 2)),
     ]
     return np.concatenate(columns, axis=1)
+
+
+FLIP, HOLE = 2, slice(5, 7)
+"""Columns of what is drawn: `Moves.flip`; `Moves.row` and `Moves.column`."""
+IMAGE = np.dtype([("crop", "<f4", crops.DRAWS), ("moves", "<i4", len(Moves._fields))])
+"""What is drawn for a whole image: for `crops.random`, and `Moves`."""
+
+
+def draw_images(
+    num_samples: int, augment: Augment, moves: np.ndarray | None, seed: int, epoch: int
+) -> np.ndarray | None:
+    """What happens to each whole image of an epoch, (N,) of type `IMAGE`; None where nothing does.
+
+    `moves` are what `draw` gives for it.
+    """
+    if moves is None and augment.random_resized_crop is None:
+        return None
+    drawn = np.zeros(num_samples, IMAGE)
+    if augment.random_resized_crop is not None:
+        random = np.random.default_rng([seed, epoch, CROPS_STREAM])
+        drawn["crop"] = random.random((num_samples, crops.DRAWS), dtype=np.float32)
+    if moves is not None:
+        drawn["moves"] = moves
+    return drawn
+
+
+def drops(num_samples: int, augment: Augment, seed: int, epoch: int) -> np.ndarray | None:
+    """How events are left out of each recording of an epoch, uint64 (N, 2); None where none are.
+
+    A key, from which one of `DRAWS` values is made for each event, and the first of these that is kept.
+    """
+    if not augment.event_drop:
+        return None
+    random = np.random.default_rng([seed, epoch, DROPS_STREAM])
+    keys = random.integers(0, 1 << 64, num_samples, dtype=np.uint64)
+    fractions = random.random(num_samples) * augment.event_drop
+    return np.stack([keys, (fractions * DRAWS).astype(np.uint64)], axis=1)
 
 
 def moves(drawn: Tensor) -> Moves:

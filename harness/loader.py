@@ -14,18 +14,17 @@ import torch
 from torch import Tensor
 
 from harness import augment as augmentation
-from harness import ffcv_compat, readers
+from harness import beton, event_readers, ffcv_compat, frames, image_readers, readers
 from harness.config import Augment, DatasetBlock
 from harness.contract import DatasetInfo
+from harness.encode import beton_file
+from harness.order import cut, training_order
 from harness.plugins import unknown
 from harness.prepare import Prepared, decoded_bytes, fits_memory, memory_limit_bytes, prepare_source
 from harness.readers import Reader
 from harness.source import SPLITS, of, seen
 
 Kind = Literal["memory", "ffcv", "torch"]
-
-# What a random stream is for; the other numbers of its seed are the user's.
-ORDER, CUT = 0, 2  # augmentation has 1
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +34,9 @@ class Data:
 
     def __init__(
         self, info: DatasetInfo, fingerprint: str, kind: Kind, readers: Mapping[str, Reader], block: DatasetBlock,
-        device: torch.device,
+        device: torch.device, pages: np.ndarray | None = None,
     ):  # fmt: skip
+        """`pages`: the page of the file that each sample of the training split is on, where that decides the order."""
         self.info, self.fingerprint, self.kind = info, fingerprint, kind
         train, held_out = cut(self.info.sizes["train"], block.validation, block.split_seed)
         self._parts = {
@@ -45,9 +45,9 @@ class Data:
             "test": ("test", np.arange(self.info.sizes["test"])),
         }
         self.sizes: Mapping[str, int] = {part: len(indices) for part, (_, indices) in self._parts.items()}
-        self._readers = readers
+        self._readers, self._pages = readers, None if pages is None else pages[train]
         self._device = device
-        self._augment = block.augment
+        self._augment, self._size = block.augment, block.frames.size
         self._scale, self._shift = (each.to(device, torch.float32) for each in affine(self.info))
 
     def batches(
@@ -56,6 +56,7 @@ class Data:
     ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         """Yield x, float32 (B, C, H, W) normalised, or (T, B, C, H, W) counts, and y, int64 (B,), on the device.
 
+        A batch of whole images is valid until the next one is asked for.
         `batch_size` is that of all `world` workers together. 'train' is shuffled by seed and epoch, augmented, shared
         equally, and drops the last batch unless it is full; `augmented=False` leaves its images as they are.
         'validation' and 'test' give every sample once over all workers, in a fixed order; the last batch is short, and
@@ -76,25 +77,41 @@ class Data:
             return self._stream(split, indices[rank::world], -(-batch_size // world), None)
         if batch_size % world:
             raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} workers")
-        order = training_order(len(indices), batch_size, seed=seed, epoch=epoch)
+        order = training_order(len(indices), batch_size, seed=seed, epoch=epoch, pages=self._pages)
         chosen = self._augment if augmented else Augment()
         drawn = augmentation.draw(len(order), chosen, self.info.shape, seed, epoch)
         moves = None if drawn is None else torch.from_numpy(drawn[rank::world]).to(self._device)
-        return self._stream(split, indices[order[rank::world]], batch_size // world, moves)
+        read_with = augmentation.drops(len(order), chosen, seed, epoch)
+        if self.info.stored == "images":
+            read_with = augmentation.draw_images(len(order), chosen, drawn, seed, epoch)
+        read_with = None if read_with is None else read_with[rank::world]
+        return self._stream(split, indices[order[rank::world]], batch_size // world, moves, read_with)
 
     def _stream(
-        self, split: str, indices: np.ndarray, batch_size: int, drawn: Tensor | None
+        self,
+        split: str,
+        indices: np.ndarray,
+        batch_size: int,
+        drawn: Tensor | None,
+        read_with: np.ndarray | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         done, augment = 0, self._augment
-        for images, labels in self._readers[split].read(indices, batch_size):
+        form = torch.channels_last if self.info.stored == "images" else torch.contiguous_format
+        for images, labels in self._readers[split].read(indices, batch_size, read_with):
             x, y = images.to(self._device), labels.to(self._device)
+            if x.is_floating_point():
+                yield x, y
+                continue
             moves = None if drawn is None else augmentation.moves(drawn[done : done + len(x)])
             done += len(x)
+            if self._size:
+                x = frames.resized(x, self._size)
             if moves and (augment.crop_padding or augment.flip or augment.roll):
                 x = augmentation.move(x.flatten(1, -3), moves, augment.crop_padding).view_as(x)
             if self.info.temporal:
-                x = x.transpose(0, 1)  # T B C H W
-            x = x.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
+                x = x.transpose(0, 1).to(torch.float32, memory_format=form).contiguous()  # T B C H W
+            else:
+                x = x.to(torch.float32, memory_format=form).mul_(self._scale).add_(self._shift)
             # After normalising, because what is cut out becomes the mean.
             yield augmentation.cut_out(x, moves, augment.cutout) if moves and augment.cutout else x, y
 
@@ -113,38 +130,88 @@ def open_data(block: DatasetBlock, *, time_steps: int = 1, device: str | torch.d
     """
     source, device = of(block), torch.device(device)
     info = seen(source.info, block)
-    kind = _choose(block, info, time_steps)
+    kept = replace(info, shape=frames.cut(source.info, block.frames, 1).shape[1:]) if info.temporal else info
+    kind = _choose(block, kept, time_steps)
     prepared = prepare_source(source, beton=kind != "memory")
     if block.normalize:
         info = replace(info, mean=block.normalize.mean, std=block.normalize.std)
-    found = {split: _reader(kind, prepared, split, block, time_steps, device) for split in SPLITS}
-    return Data(info, prepared.fingerprint, kind, found, block, device)
+    found = {split: _reader(kind, prepared, split, block, time_steps, device, info) for split in SPLITS}
+    return Data(info, prepared.fingerprint, kind, found, block, device, _pages(block, prepared))
+
+
+def _pages(block: DatasetBlock, prepared: Prepared) -> np.ndarray | None:
+    """The page of each training sample, numbered from 0, where the order depends on it."""
+    if block.order == "random":
+        return None
+    file = beton.read(prepared.folder / beton_file("train"))
+    return np.unique(file.about["ptr"] // file.page_size, return_inverse=True)[1]
 
 
 def _reader(
-    kind: Kind, prepared: Prepared, split: str, block: DatasetBlock, time_steps: int, device: torch.device
-) -> Reader:
+    kind: Kind, prepared: Prepared, split: str, block: DatasetBlock, time_steps: int, device: torch.device,
+    info: DatasetInfo,
+) -> Reader:  # fmt: skip
+    cached = kind == "ffcv" and readers.os_cache(block, prepared.folder / beton_file(split))
     match prepared.info.stored, kind:
         case "pixels", "memory":
             return readers.Memory(prepared.folder, split, device)
         case "pixels", "ffcv":
-            return readers.Streamed(prepared, split)
+            return readers.Streamed(prepared, split, os_cache=cached)
         case "pixels", "torch":
             return readers.Sampled(prepared, split)
+        case "events", _:
+            return event_readers.opened(kind, prepared, split, block, time_steps, device, os_cache=cached)
+        case "images", "ffcv":
+            view, on_cpu = image_readers.view(info, block.augment), device.type == "cpu"
+            finish = image_readers.finish(info, block.augment, affine(info)) if on_cpu else None
+            return image_readers.Streamed(prepared, split, view, finish, os_cache=cached)
+        case "images", "torch":
+            return image_readers.Sampled(prepared, split, image_readers.view(info, block.augment))
         case _:
             raise NotImplementedError(f"{prepared.info.stored} by {kind}")
 
 
 def _choose(block: DatasetBlock, info: DatasetInfo, time_steps: int) -> Kind:
+    """How batches are fed. Raises ValueError for what is not possible, and for settings without effect on it."""
+    kind = _image_loader(block) if info.stored == "images" else _loader(block, info, time_steps)
+    if kind != "ffcv" and block.os_cache != "auto":
+        raise ValueError(f"os_cache: no effect on loader '{kind}', only on 'ffcv'")
+    if kind == "memory" and block.order != "random":
+        raise ValueError("order: no effect on data that are in memory; choose loader 'ffcv', or leave it out")
+    return kind
+
+
+def _image_loader(block: DatasetBlock) -> Kind:
+    match block.loader:
+        case "memory":
+            raise ValueError("loader 'memory': whole images are cropped when they are read; choose 'ffcv' or 'torch'")
+        case "auto" | "torch":
+            if block.loader == "auto" and ffcv_compat.available():
+                return "ffcv"
+            log.warning("%s is read image by image through torch, slower than by FFCV", block.name)
+            return "torch"
+        case "ffcv":
+            if not ffcv_compat.available():
+                raise ValueError(ffcv_compat.MISSING)
+            return "ffcv"
+
+
+def _loader(block: DatasetBlock, info: DatasetInfo, time_steps: int) -> Kind:
     match block.loader:
         case "auto":
-            if fits_memory(info, time_steps):
+            if fits_memory(info, time_steps) and not block.augment.event_drop:
                 return "memory"
             if ffcv_compat.available():
                 return "ffcv"
-            log.warning("%s does not fit in memory and FFCV is not installed: read one by one, slowly", block.name)
+            why = "draws events anew" if block.augment.event_drop else "does not fit in memory"
+            log.warning("%s %s and FFCV is not installed: read one by one, slowly", block.name, why)
             return "torch"
         case "memory":
+            if block.augment.event_drop:
+                raise ValueError(
+                    "augment.event_drop leaves out other events in each epoch, and loader 'memory' makes frames once: "
+                    "choose 'ffcv' or 'torch'"
+                )
             if not fits_memory(info, time_steps):
                 raise ValueError(
                     f"{block.name} takes {decoded_bytes(info, time_steps)} bytes, more than the {memory_limit_bytes()} "
@@ -169,21 +236,3 @@ def affine(info: DatasetInfo) -> tuple[Tensor, Tensor]:
         return torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (info.mean, info.std))
     return 1 / (255 * std), -mean / std
-
-
-def cut(num_samples: int, validation: float, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and of the validation samples, each ascending."""
-    shuffled = np.random.default_rng([split_seed, 0, CUT]).permutation(num_samples)
-    num_held_out = round(validation * num_samples)
-    return np.sort(shuffled[num_held_out:]), np.sort(shuffled[:num_held_out])
-
-
-def training_order(num_samples: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch, without the samples that do not fill a batch.
-
-    Worker r of n takes every n-th from r on: then batch b of all workers together is the b-th run of `batch_size`.
-    """
-    if num_samples < batch_size:
-        raise ValueError(f"the training part has {num_samples} samples, less than one batch of {batch_size}")
-    shuffled = np.random.default_rng([seed, epoch, ORDER]).permutation(num_samples)
-    return shuffled[: num_samples // batch_size * batch_size]

@@ -8,8 +8,8 @@ from harness.source import find, of
 NOISE = "noise"
 """The one dataset that the engine knows by name."""
 SAMPLES = {"train": 32, "test": 8}
-QUICK_BYTES = 256 << 20
-"""Decoded data of at most this size are prepared within a trial run."""
+QUICK_BYTES, QUICK_RECORDINGS = 256 << 20, 5000
+"""Decoded data of at most this size, and at most as many recordings of events, are prepared within a trial run."""
 
 
 def replaced(experiment: Experiment) -> tuple[Experiment, DatasetInfo, str | None]:
@@ -23,13 +23,20 @@ def replaced(experiment: Experiment) -> tuple[Experiment, DatasetInfo, str | Non
         return experiment, source.info, None
     if not source.is_here():
         reason = "is not here"
-    elif prepare.decoded_bytes(source.info) > QUICK_BYTES:
+    elif _takes_long(source.info):
         reason = f"is not prepared yet (`harness data prepare {block.name}`)"
     else:
         return experiment, source.info, None
     noise = _noise(block, source.info)
     sentence = f"{source.info.title} {reason}: noise in its shape is used, and accuracies mean nothing"
     return experiment.model_copy(update={"dataset": noise}), find(noise.name, noise.options).info, sentence
+
+
+def _takes_long(info: DatasetInfo) -> bool:
+    """Whether preparing is more than a trial run is worth; of events, decoding them, as frames come later."""
+    if info.stored == "events":
+        return sum(info.sizes.values()) > QUICK_RECORDINGS
+    return prepare.decoded_bytes(info) > QUICK_BYTES
 
 
 def _noise(block: DatasetBlock, info: DatasetInfo) -> DatasetBlock:

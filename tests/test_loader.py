@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import augment, ffcv_compat, loader
+from harness import augment, ffcv_compat, loader, order
 from harness.config import Augment, DatasetBlock
 from harness.loader import Data
 from harness.prepare import prepare
@@ -48,33 +48,57 @@ def equal(first: Data, second: Data, part: str, batch_size: int, **which) -> boo
     return all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in pairs)
 
 
-@given(st.integers(1, 200), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**40), st.integers(0, 1000))
-def test_training_batches_of_all_workers_together_are_those_of_one(num_samples, world, share, seed, epoch):
+@given(
+    st.integers(1, 200), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**40), st.integers(0, 1000),
+    st.booleans(),
+)  # fmt: skip
+def test_training_batches_of_all_workers_together_are_those_of_one(num_samples, world, share, seed, epoch, paged):
     batch_size = world * share
     if num_samples < batch_size:
         return
-    order = loader.training_order(num_samples, batch_size, seed=seed, epoch=epoch)
-    assert len(order) == num_samples // batch_size * batch_size
-    assert len(set(order)) == len(order)
-    shards = [order[rank::world].reshape(-1, share) for rank in range(world)]
+    pages = np.arange(num_samples) // 7 if paged else None
+    found = order.training_order(num_samples, batch_size, seed=seed, epoch=epoch, pages=pages)
+    assert len(found) == num_samples // batch_size * batch_size
+    assert len(set(found)) == len(found)
+    shards = [found[rank::world].reshape(-1, share) for rank in range(world)]
     for batch in range(num_samples // batch_size):
         together = {index for shard in shards for index in shard[batch]}
-        assert together == set(order[batch * batch_size : (batch + 1) * batch_size])
+        assert together == set(found[batch * batch_size : (batch + 1) * batch_size])
 
 
 @given(st.integers(1, 500), st.floats(0, 0.99), st.integers(0, 2**31))
 def test_cut_gives_every_sample_to_one_part(num_samples, validation, seed):
-    train, held_out = loader.cut(num_samples, validation, seed)
+    train, held_out = order.cut(num_samples, validation, seed)
     assert sorted([*train, *held_out]) == list(range(num_samples))
     assert len(held_out) == round(validation * num_samples)
 
 
+@pytest.mark.parametrize("pages", [None, np.arange(300) // 7])
 @given(seed=st.integers(0, 99), epoch=st.integers(0, 99))
-def test_order_depends_on_seed_and_epoch_alone(seed, epoch):
-    order = loader.training_order(300, 10, seed=seed, epoch=epoch)
-    assert np.array_equal(order, loader.training_order(300, 10, seed=seed, epoch=epoch))
-    assert not np.array_equal(order, loader.training_order(300, 10, seed=seed, epoch=epoch + 1))
-    assert not np.array_equal(order, loader.training_order(300, 10, seed=seed + 1, epoch=epoch))
+def test_order_depends_on_seed_and_epoch_alone(pages, seed, epoch):
+    def drawn(seed: int, epoch: int) -> list[int]:
+        return order.training_order(300, 10, seed=seed, epoch=epoch, pages=pages).tolist()
+
+    assert drawn(seed, epoch) == drawn(seed, epoch)
+    assert drawn(seed, epoch) != drawn(seed, epoch + 1)
+    assert drawn(seed, epoch) != drawn(seed + 1, epoch)
+
+
+def test_quasi_random_order_needs_few_pages_at_a_time_and_each_once():
+    pages = np.random.default_rng(0).permutation(np.arange(10_000) // 100)
+    found = pages[order.training_order(10_000, 10, seed=0, epoch=0, pages=pages)]
+    first, last = (np.unique(at, return_index=True)[1] for at in (found, found[::-1]))
+    last = len(found) - 1 - last
+    needed = [((first <= place) & (place <= last)).sum() for place in range(len(found))]
+    assert max(needed) <= order.WINDOW + 1
+    assert np.median(needed) > order.WINDOW / 2
+
+
+def test_quasi_random_order_mixes_pages_and_samples():
+    pages = np.arange(10_000) // 100
+    found = order.training_order(10_000, 100, seed=0, epoch=0, pages=pages)
+    assert min(len(set(batch)) for batch in pages[found].reshape(-1, 100)[2:-2]) > order.WINDOW / 2
+    assert abs(np.corrcoef(found, np.arange(10_000))[0, 1]) < 0.3
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -270,12 +294,12 @@ def test_impossible_batches_are_refused_at_once(part, batch_size, which, message
         open_data("digits").batches(part, batch_size, **which)
 
 
-@pytest.mark.parametrize("validation", [1, -0.1])
-def test_validation_is_a_fraction(validation):
-    with pytest.raises(ValueError, match="fraction of the training samples"):
+@pytest.mark.parametrize(("validation", "message"), [(1, "less than 1"), (-0.1, "greater than or equal to 0")])
+def test_validation_is_a_fraction(validation, message):
+    with pytest.raises(ValueError, match=f"validation\n.*{message}"):
         open_data("digits", validation=validation)
 
 
 def test_unknown_loader_is_refused():
-    with pytest.raises(ValueError, match="no loader 'fast'"):
+    with pytest.raises(ValueError, match="'auto', 'memory', 'ffcv' or 'torch'"):
         open_data("digits", loader="fast")  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """Folders of images, one for each class below one for each split."""
 
+import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,23 +10,37 @@ import numpy as np
 from PIL import Image
 
 from harness.contract import Sample
+from harness.formats import tars
 from harness.formats.lazy import Lazy
+
+Labelled = tuple[str | tars.Entry, int]
+"""An image file, or one in an archive, and the number of its class."""
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def images(files: Sequence[tuple[str, int]], size: int, shorter_side: int | None = None) -> Sequence[Sample]:
+def images(files: Sequence[Labelled], size: int, shorter_side: int | None = None) -> Sequence[Sample]:
     """Image files with their classes as RGB (3, `size`, `size`), decoded when asked for and cut out as by `fit`."""
-    return Lazy(files, partial(_decoded, size, shorter_side))
+    return Lazy(files, partial(_decoded, partial(fit, size=size, shorter_side=shorter_side)))
 
 
-def _decoded(size: int, shorter_side: int | None, entry: tuple[str, int]) -> Sample:
+def whole_images(files: Sequence[Labelled], *, mixed: bool) -> Sequence[Sample]:
+    """Image files with their classes as RGB (3, h, w) of their own size, decoded when asked for.
+
+    `mixed`: always in the same random order, so that neighbours are of different classes wherever they are stored.
+    """
+    if mixed:
+        files = [files[index] for index in np.random.default_rng(0).permutation(len(files))]
+    return Lazy(files, partial(_decoded, None))
+
+
+def _decoded(change: Callable[[Image.Image], Image.Image] | None, entry: Labelled) -> Sample:
     file, label = entry
     try:
-        with Image.open(file) as image:
-            fitted = fit(image.convert("RGB"), size, shorter_side)
-            return np.asarray(fitted).transpose(2, 0, 1), label  # C H W
+        with Image.open(io.BytesIO(tars.read(file)) if isinstance(file, tars.Entry) else file) as image:
+            colours = image.convert("RGB")
+            return np.asarray(change(colours) if change else colours).transpose(2, 0, 1), label  # C H W
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"{file} is not a readable image ({error})") from error
 
@@ -53,9 +68,9 @@ def classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def files(folder: Path) -> list[tuple[str, int]]:
+def files(folder: Path) -> list[Labelled]:
     """The image files below a split's folder with the numbers of their classes, sorted by class and path."""
-    found = [
+    found: list[Labelled] = [
         (file, label)
         for label, name in enumerate(classes(folder))
         for file in sorted(os.path.join(at, file) for at, _, files in os.walk(folder / name) for file in files)

@@ -1,6 +1,7 @@
 """Samples that are read one by one, when they are asked for."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from harness.contract import Sample
@@ -19,3 +20,16 @@ class Lazy(Sequence[Sample], Generic[Item]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._read(self.items[index])
+
+
+class Listed(Sequence[Sample]):
+    """Samples that are listed, which takes long where there are many, when they are first asked for or counted."""
+
+    def __init__(self, listed: Callable[[], Sequence[Sample]]):
+        self._listed = cache(listed)
+
+    def __len__(self) -> int:
+        return len(self._listed())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._listed()[index]
