@@ -1,6 +1,8 @@
 """What `harness data info` says about a dataset."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -15,6 +17,9 @@ STORED = {
     "images": "whole images, cropped when they are read",
     "events": "events, made into frames when they are read: one file for every number of time steps",
 }
+NOWHERE = Path(os.devnull) / "nowhere"
+"""A root that cannot be: what is found there does not depend on roots."""
+ELSEWHERE = "here; not looked for below HARNESS_DATA"
 
 
 def facts(source: Source) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def shown(facts: Mapping[str, Any]) -> Table:
         "classes": f"{facts['classes']}{names}",
         "stored as": STORED[facts["stored"]],
         "options": ", ".join(f"{key}={value}" for key, value in facts["options"].items()),
-        "raw data": facts["raw"] or _missing(facts),
+        "raw data": ELSEWHERE if facts["raw"] == "elsewhere" else facts["raw"] or _missing(facts),
         "prepared": _prepared(facts),
         "fingerprint": facts["prepared"]["fingerprint"] if facts["prepared"] else "",
         "source": facts["source"],
@@ -75,9 +80,11 @@ def shown(facts: Mapping[str, Any]) -> Table:
 
 
 def _raw(source: Source) -> str | None:
-    """The root below which the raw data are; 'not needed' where they are drawn or come with a package."""
+    """The root below which the raw data are; None: they are not here."""
     root = source.root()
-    return None if root is None else str(root) if root.exists() else "not needed"
+    if root is None:
+        return None
+    return "elsewhere" if source.is_below(NOWHERE) else str(root)
 
 
 def _missing(facts: Mapping[str, Any]) -> str:

@@ -85,6 +85,8 @@ class Lock:
                 os.utime(self._file)
             except FileNotFoundError:
                 return
+            except OSError as error:  # a network file system may have a bad moment
+                log.warning("%s: %s", self._file, error.strerror)
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def owner(path: Path) -> Owner | None:
     try:
         (name,) = os.listdir(path)
         host, pid, world, once = name.rsplit(".", 3)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return Owner(host, int(pid), world, once)
 
@@ -136,6 +138,8 @@ def _acquired(path: Path, what: str, unless: Callable[[], bool]) -> Lock | None:
 
 def _put(path: Path, me: Owner) -> bool:
     """Try to get a lock that nobody holds."""
+    if path.is_file():  # of an earlier version, which locked a file
+        path.unlink(missing_ok=True)
     folder = path.with_name(f".{path.name}.{me.file}")
     folder.mkdir()
     try:

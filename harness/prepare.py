@@ -118,10 +118,8 @@ def _lock(source: Source, wanted: set[str]) -> Iterator[lock.Lock | None]:
     folder = prepared.folder(source)
 
     def is_there() -> bool:
-        try:
-            return wanted <= prepared.manifest_of(folder).files.keys() and prepared.read(folder) is not None
-        except (FileNotFoundError, ValueError):
-            return False
+        found = prepared.read(folder, warns=False)
+        return found is not None and wanted <= found.files.keys()
 
     with ExitStack() as stack:
         try:

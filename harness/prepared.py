@@ -91,19 +91,20 @@ def find(source: Source, wanted: set[str], *, anywhere: bool = True) -> Prepared
     return None
 
 
-def read(folder: Path) -> Manifest | None:
+def read(folder: Path, *, warns: bool = True) -> Manifest | None:
     """The manifest of a finished folder; None when there is none or a file of it is missing or cut short."""
+    level = logging.WARNING if warns else logging.DEBUG
     try:
         manifest = manifest_of(folder)
     except FileNotFoundError:
         return None
     except ValueError:
-        log.warning("%s has an unreadable manifest and is prepared anew", folder)
+        log.log(level, "%s has an unreadable manifest and is made anew", folder)
         return None
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != expected.size_bytes:
-            log.warning("%s is damaged (%s) and is prepared anew", folder, name)
+            log.log(level, "%s is damaged (%s) and is made anew", folder, name)
             return None
     return manifest
 

@@ -52,10 +52,15 @@ class Source:
 
     def root(self) -> Path | None:
         """The root below which the raw files are; None when they are not on this machine."""
+        return next(filter(self.is_below, roots()), None)
+
+    def is_below(self, root: Path) -> bool:
+        """Whether the raw files are found with this root."""
         try:
-            return self._first_root(lambda root: (self._open(root), root)[1])
+            self._open(root)
         except FileNotFoundError:
-            return None
+            return False
+        return True
 
     def is_here(self) -> bool:
         """Whether the raw files are on this machine."""

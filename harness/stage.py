@@ -61,7 +61,7 @@ def copy(origin: Path, root: Path, progress: Bytes | None = None) -> tuple[str, 
         raise ValueError(f"{target} is the original itself: choose another folder than {root}")
 
     def is_there() -> bool:
-        return prepared.read(target) == manifest
+        return prepared.read(target, warns=False) == manifest
 
     if is_there():
         return str(target), 0

@@ -162,7 +162,7 @@ def test_info_says_what_there_is_and_where(harness, tmp_path, monkeypatch):
     code, out, _ = harness("data", "info", "digits", "--json")
     before = json.loads(out)
     assert code == 0
-    assert (before["prepared"], before["raw"], before["samples"]) == (None, "not needed", {"train": 1437, "test": 360})
+    assert (before["prepared"], before["raw"], before["samples"]) == (None, "elsewhere", {"train": 1437, "test": 360})
     found = digits()
     after = json.loads(harness("data", "info", "digits", "--json")[1])
     assert after["prepared"]["folder"] == str(found.folder)

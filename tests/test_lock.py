@@ -132,3 +132,10 @@ def test_owner_shows_signs_of_life(path, monkeypatch):
         while file.stat().st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert file.stat().st_mtime > 0
+
+
+def test_file_that_an_earlier_version_locked_is_no_obstacle(path):
+    path.touch()
+    with lock.held(path, "preparing") as mine:
+        assert mine
+    assert not path.exists()
