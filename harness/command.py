@@ -1,5 +1,6 @@
 """What all commands share: their options, and how they say what came out and what was wrong."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,18 @@ def _sentence(error: Exception) -> str:
 def show(table: Any) -> None:
     """A table on stdout: as wide as the terminal, or wide enough for every column where nobody looks."""
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@contextmanager
+def warnings(quiet: bool) -> Iterator[None]:
+    """What the harness warns of within the block is said, unless quiet."""
+    log = logging.getLogger("harness")
+    before = log.level
+    log.setLevel(logging.ERROR if quiet else before)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def say(quiet: bool, text: str) -> None:

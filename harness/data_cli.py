@@ -1,7 +1,6 @@
 """The commands about data: prepare, verify, info, show, stage. As in `cli.py`: parse, call, print; nothing else."""
 
 import json
-import logging
 import os
 from enum import StrEnum
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import experiment_file, interrupt
-from harness.command import Json, Quiet, refused, say, show
+from harness.command import Json, Quiet, refused, say, show, warnings
 from harness.config import DatasetBlock
 from harness.experiment_file import ConfigError
 
@@ -45,8 +44,7 @@ class Split(StrEnum):
 
 
 @app.command(
-    epilog="Examples: harness data prepare mnist · "
-    "harness data prepare image_folder --set path=photos --set store.max_side=256"
+    epilog="Examples: harness data prepare mnist · harness data prepare image_folder --set path=photos --set size=64"
 )
 def prepare(
     name: Name = None, set_: Set = None, config: Config = None, quiet: Quiet = False, json_: Json = False
@@ -168,8 +166,7 @@ def prepared(source: "Source", *, quiet: bool, beton: bool | None = None, staged
     from harness.prepare import prepare_source
     from harness.progress import Counts
 
-    logging.getLogger("harness").setLevel(logging.ERROR if quiet else logging.WARNING)
-    with Counts(quiet=quiet) as counts:
+    with warnings(quiet), Counts(quiet=quiet) as counts:
         progress = counts.items(f"preparing {source.name}")
         return prepare_source(source, beton=beton, staged=staged, progress=progress, transfer=counts.transfer)
 

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from harness import record
+from harness import download, record
 from tests.experiments import EXPERIMENT
 
 
@@ -22,7 +22,7 @@ def file(tmp_path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["sweep", "train", "check", "evaluate", "table", "list", "validate", "schema", "doctor", "track", "data prepare"],
+    ["sweep", "train", "check", "evaluate", "table", "list", "validate", "schema", "doctor", "track", "data"],
 )
 def test_every_command_has_help(harness, name):
     code, out, _ = harness(*name.split(), "--help")
@@ -201,9 +201,16 @@ def test_smoke_without_the_data_uses_noise_in_its_shape_and_says_so(harness, fil
     assert "N-MNIST is not here: noise in its shape is used, and accuracies mean nothing\n" in err
     (result,) = record.read_all([tmp_path / "results" / "smoke"])
     assert result.data["title"] == "noise in the shape of N-MNIST"
-    assert (result.trial["dataset"]["shape"], result.trial["dataset"]["frames"]) == ([2, 34, 34], 30)
-    assert result.trial["time_steps"] == 3  # the most up to 4 that divide 30 frames
-    assert harness("train", file, *given)[0] == 2
+    assert (result.trial["dataset"]["shape"], result.trial["dataset"]["temporal"]) == ([2, 34, 34], True)
+    assert result.trial["time_steps"] == 4
+
+    def offline(*_, **__) -> None:
+        raise download.DownloadError("no network")
+
+    monkeypatch.setattr(download, "fetch", offline)
+    code, _, err = harness("train", file, *given)
+    assert code == 1
+    assert "dataset: nmnist is not here and could not be downloaded (no network): set HARNESS_DATA" in err
 
 
 def test_training_on_everything_chooses_by_the_test_split_when_told_to(harness, file, tmp_path):

@@ -47,7 +47,7 @@ def test_prepare_takes_options_of_the_dataset(harness, tmp_path):
     folder = fake_data.image_folder(tmp_path / "images")
     code, out, err = harness("data", "prepare", "image_folder", "--set", f"path={folder}", "--set", "size=6", "--json")
     assert code == 0, err
-    assert json.loads(out)["options"]["size"] == 6
+    assert json.loads(out)["options"]["path"] == str(folder)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_missing_data_are_one_line(harness, tmp_path):
     code, _, err = harness("data", "prepare", "imagenet")
     assert code == 2
     assert err.count("\n") == 1
-    assert "no train/<wnid>/" in err
+    assert "neither train/<wnid>/ nor ILSVRC2012_img_train.tar in " in err
     assert "set HARNESS_DATA" in err
 
 
