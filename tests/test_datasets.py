@@ -361,6 +361,14 @@ def test_folder_stored_whole_keeps_every_pixel_mixed(folder):
     assert labels != sorted(labels) == [0] * 12 + [1] * 12 + [2] * 12
 
 
+def test_noise_of_whole_images_has_many_sizes_none_smaller_than_the_shape():
+    samples = find("noise", {"shape": (3, 8, 12), "whole": True}).samples()["test"]
+    shapes = {samples[index][0].shape for index in range(128)}
+    assert {shape[0] for shape in shapes} == {3}
+    assert {shape[1] for shape in shapes} == {8, 9, 10}
+    assert {shape[2] for shape in shapes} == {12, 13, 14, 15}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
