@@ -1,13 +1,13 @@
 """FFCV 1.0.2 without its traps: the only file that knows FFCV.
 
 FFCV is unmaintained. As it comes, a failure in its reading thread or in a writing process makes the program wait for
-ever, an epoch that is left early keeps its thread and buffers, and importing or reading sets torch's number of threads
-to its own. Here files are written in this process, epochs are always closed, and failures are raised.
+ever, an epoch that is left early keeps its thread and buffers, importing or reading sets torch's number of threads to
+its own, and seconds go into compiling for every loader. Here FFCV reads ahead and does nothing else: files are written
+by `beton`, what is stored becomes a batch in a `Fill`, epochs are always closed, and failures are raised.
 """
 
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import beton
+from harness import beton, threads
 
 if TYPE_CHECKING:
     from harness.readers import Fill
@@ -142,16 +142,13 @@ def load() -> None:
     """
     if available() is None:
         raise ValueError(MISSING)
-    threads = torch.get_num_threads()
-    # numba's other layers are not safe beside torch's OpenMP and forked loaders.
-    os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
+    before, numba = torch.get_num_threads(), threads.library()
     if importlib.util.find_spec("distutils") is None:  # Python 3.12 without setuptools
         log = ModuleType("distutils.log")
         log.warn = print  # type: ignore[attr-defined]
         sys.modules["distutils"], sys.modules["distutils.log"] = ModuleType("distutils"), log
 
-    import numba.typed
-
+    importlib.import_module("numba.typed")
     compiled, numba.typed.Dict = numba.typed.Dict, dict  # FFCV's constants in one, which takes seconds to compile
     try:
         import ffcv._libffcv
@@ -165,7 +162,7 @@ def load() -> None:
         numba.set_num_threads(number)
 
     Compiler.set_num_threads = classmethod(set_num_threads)
-    torch.set_num_threads(threads)  # importing FFCV has set it to 1
+    torch.set_num_threads(before)  # importing FFCV has set it to 1
     importlib.import_module("llvmlite.binding").load_library_permanently(ffcv._libffcv.__file__)
     schedule.PageReader, schedule.Queue = _page_reader(schedule.PageReader), _Failing
 

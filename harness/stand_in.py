@@ -48,4 +48,6 @@ def _noise(block: DatasetBlock, info: DatasetInfo) -> DatasetBlock:
         "temporal": info.temporal,
         "title": f"noise in the shape of {info.title}",
     }
+    if info.stored == "images":
+        options["whole"] = True
     return DatasetBlock.model_validate(kept | {"name": NOISE} | SAMPLES | options)

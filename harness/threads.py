@@ -4,12 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 
 @contextmanager
 def numba(number: int) -> Iterator[None]:
     """Let compiled code use `number` threads, or as many as there are, while it lasts; no effect without numba."""
-    found = _numba()
+    found = library()
     if found is None:
         yield
         return
@@ -22,8 +23,8 @@ def numba(number: int) -> Iterator[None]:
 
 
 @cache
-def _numba():
-    """The module, once its threads are there; None where it is not installed."""
+def library() -> Any:
+    """The module numba, once its threads are there; None where it is not installed."""
     # numba's other layers are not safe beside torch's OpenMP and forked loaders.
     os.environ.setdefault("NUMBA_THREADING_LAYER", "omp")
     try:

@@ -2,13 +2,17 @@
 
 import gzip
 import hashlib
+import io
 import pickle
+import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 
 def image_folder(folder: Path, *, train: int = 12, test: int = 6, size: int = 8, suffix: str = ".png") -> Path:
@@ -21,6 +25,20 @@ def image_folder(folder: Path, *, train: int = 12, test: int = 6, size: int = 8,
             for index in range(number):
                 pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(below / f"{index:03}{suffix}")
+    return folder
+
+
+def pictures(folder: Path, *, train: int = 12, test: int = 6) -> Path:
+    """Smooth random photographs of three classes, `train` and `test` of each, as JPEG of different sizes."""
+    random = np.random.default_rng(0)
+    for split, number in (("train", train), ("test", test)):
+        for name in ("ant", "bee", "cow"):
+            below = folder / split / name
+            below.mkdir(parents=True)
+            for index in range(number):
+                coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+                width, height = random.integers(30, 100, 2).tolist()
+                coarse.resize((width, height), Image.Resampling.BICUBIC).save(below / f"{index:03}.jpg", quality=95)
     return folder
 
 
@@ -90,8 +108,43 @@ def cifar(root: Path, module: ModuleType, monkeypatch, *, number: int = 6) -> di
     return arrays
 
 
-def imagenet(root: Path, module: ModuleType, monkeypatch) -> None:
-    """Nine training and six validation photographs of three classes, in folders named as ImageNet's."""
+def imagenet(root: Path, module: ModuleType, monkeypatch, *, packed: bool = False) -> None:
+    """Nine training and six validation photographs of three classes, in folders named as ImageNet's or its archives."""
     image_folder(root / "imagenet", train=3, test=2, size=300, suffix=".JPEG")
     (root / "imagenet" / "test").rename(root / "imagenet" / "val")
+    if packed:
+        pack_imagenet(root / "imagenet")
     given_out(module, monkeypatch, sizes={"train": 9, "test": 6}, classes=3)
+    for name, value in {"CLASSES": 3, "OF_CLASS": 2, "NUMBERED": {0: "ant", 2: "cow"}}.items():
+        monkeypatch.setattr(module.imagenet, name, value)
+
+
+def pack_imagenet(folder: Path) -> None:
+    """Replace train/<wnid>/ and val/<wnid>/ by archives laid out as the official ones."""
+    names = sorted(each.name for each in (folder / "train").iterdir())
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
+        for name in reversed(names):
+            with tarfile.open(folder / f"{name}.tar", "w") as inner:
+                for index, file in enumerate(sorted((folder / "train" / name).iterdir(), reverse=True)):
+                    inner.add(file, f"{name}_{index}.JPEG")
+            train.add(folder / f"{name}.tar", f"{name}.tar")
+            (folder / f"{name}.tar").unlink()
+    # The numbers of the development kit are not in the order of the names, and groups of classes have numbers, too.
+    numbers = {name: 1 + number for number, name in enumerate(reversed(names))} | {"insect": 4}
+    validation = sorted((folder / "val").glob("*/*"), key=lambda file: file.name)
+    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as archive:
+        for index, file in reversed(list(enumerate(validation, start=1))):
+            archive.add(file, f"ILSVRC2012_val_{index:08}.JPEG")
+    fields = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("gloss", object)]
+    rows = [(number, name, name, name, 2 * (name == "insect")) for name, number in numbers.items()]
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, [*fields, ("num_children", object)])})
+    truth = "\n".join(str(numbers[file.parent.name]) for file in validation).encode()
+    content = {"meta.mat": meta.getvalue(), "ILSVRC2012_validation_ground_truth.txt": truth}
+    with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as kit:
+        for name, data in content.items():
+            about = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
+            about.size = len(data)
+            kit.addfile(about, io.BytesIO(data))
+    shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "val")

@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import re
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,8 @@ def test_samples_are_what_the_facts_say(source):
                     0 <= image[field].min() <= image[field].max() < size
                     for field, size in zip("pyx", source.info.shape, strict=True)
                 )
+            elif source.info.stored == "images":
+                assert (image.dtype, image.ndim, len(image)) == (np.uint8, 3, 3)
             else:
                 assert (image.dtype, image.shape) == (np.uint8, source.info.shape)
             assert isinstance(label, int)
@@ -174,6 +177,103 @@ def test_real_mnist():
     assert pixels.std() == pytest.approx(find("mnist").info.std[0], abs=1e-4)
 
 
+def labelled(samples) -> dict[bytes, int]:
+    return {image.tobytes(): label for image, label in (samples[index] for index in range(len(samples)))}
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+    """The module on archives that are laid out as the official ones; and their folder."""
+    module = plugins.load("datasets", "imagenet")
+    fake_data.imagenet(tmp_path, module, monkeypatch, packed=True)
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    return module, tmp_path / "imagenet"
+
+
+def test_imagenet_is_the_same_from_the_archives_as_extracted(imagenet, tmp_path, monkeypatch):
+    packed = find("imagenet").samples()
+    fake_data.image_folder(tmp_path / "other" / "imagenet", train=3, test=2, size=300, suffix=".JPEG")
+    (tmp_path / "other" / "imagenet" / "test").rename(tmp_path / "other" / "imagenet" / "val")
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "other"))
+    extracted = find("imagenet").samples()
+    for split, number in (("train", 9), ("test", 6)):
+        assert len(packed[split]) == number
+        assert labelled(packed[split]) == labelled(extracted[split])
+
+
+def test_imagenet_is_found_beside_other_data_without_a_folder_of_its_own(imagenet, tmp_path):
+    for file in imagenet[1].iterdir():
+        file.rename(tmp_path / file.name)
+    imagenet[1].rmdir()
+    assert len(find("imagenet").samples()["test"]) == 6
+
+
+def test_imagenet_reads_nothing_before_it_has_to(imagenet, monkeypatch):
+    monkeypatch.setattr(imagenet[0].imagenet, "images", None)
+    assert find("imagenet").is_here()
+
+
+def test_imagenet_training_images_are_stored_mixed(imagenet):
+    samples = find("imagenet").samples()["train"]
+    labels = [samples[index][1] for index in range(9)]
+    assert labels != sorted(labels)
+    assert labels == [find("imagenet").samples()["train"][index][1] for index in range(9)]
+
+
+def test_imagenet_options_of_reading_leave_the_file_as_it_is(imagenet):
+    other = find("imagenet", {"size": 64, "centre": 0.5})
+    assert (other.info.shape, other.info.centre) == ((3, 64, 64), 0.5)
+    assert other.kept == find("imagenet").kept
+
+
+def cut_short(folder: Path) -> None:
+    archive = folder / "ILSVRC2012_img_val.tar"
+    archive.write_bytes(archive.read_bytes()[: 3 * archive.stat().st_size // 5])
+
+
+def without_the_kit(folder: Path) -> None:
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+
+
+def another_kit(folder: Path) -> None:
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"not an archive")
+
+
+def no_training(folder: Path) -> None:
+    (folder / "ILSVRC2012_img_train.tar").unlink()
+
+
+def other_archive(folder: Path) -> None:
+    shutil.copy(folder / "ILSVRC2012_img_val.tar", folder / "ILSVRC2012_img_train.tar")
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (cut_short, r"ILSVRC2012_img_val\.tar is (not a whole tar archive|cut short)"),
+    (without_the_kit, r"no ILSVRC2012_devkit_t12\.tar\.gz in .*, which says what is on the images"),
+    (another_kit, "is not the development kit of ILSVRC 2012"),
+    (no_training, r"neither train/<wnid>/ nor ILSVRC2012_img_train\.tar in"),
+    (other_archive, r"ILSVRC2012_img_train\.tar has 6 classes instead of 3"),
+])  # fmt: skip
+def test_imagenet_that_is_damaged_says_what_is_wrong(imagenet, damage, message):
+    damage(imagenet[1])
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        [len(samples) for samples in find("imagenet").samples().values()]
+
+
+def test_imagenet_with_other_classes_or_numbers_is_refused(imagenet, monkeypatch):
+    samples = find("imagenet").samples()
+    monkeypatch.setattr(imagenet[0].imagenet, "NUMBERED", {1: "dog"})
+    with pytest.raises(ValueError, match="has bee as class 1 instead of dog"):
+        len(samples["train"])
+    monkeypatch.setattr(imagenet[0].imagenet, "NUMBERED", {})
+    monkeypatch.setattr(imagenet[0].imagenet, "OF_CLASS", 3)
+    with pytest.raises(ValueError, match=r"has 2 images of class \d instead of 3"):
+        len(samples["test"])
+    fake_data.given_out(imagenet[0], monkeypatch, sizes={"train": 10, "test": 6})
+    with pytest.raises(ValueError, match="has 9 images instead of 10"):
+        len(samples["train"])
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     return fake_data.image_folder(tmp_path / "data")
@@ -248,9 +348,31 @@ def test_folder_that_changed_has_other_facts(folder):
     assert listing() != before
 
 
+def test_folder_stored_whole_keeps_every_pixel_mixed(folder):
+    options = {"path": str(folder), "whole": True}
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8))
+    wide.save(folder / "train" / "ant" / "000.png")
+    small, large = (find("image_folder", options | {"size": size}) for size in (8, 300))
+    assert (small.info.stored, small.info.shape, small.info.centre) == ("images", (3, 8, 8), 0.875)
+    assert small.kept == large.kept
+    samples = small.samples()["train"]
+    assert labelled(samples)[np.asarray(wide).transpose(2, 0, 1).tobytes()] == 0
+    labels = [samples[index][1] for index in range(36)]
+    assert labels != sorted(labels) == [0] * 12 + [1] * 12 + [2] * 12
+
+
+def test_noise_of_whole_images_has_many_sizes_none_smaller_than_the_shape():
+    samples = find("noise", {"shape": (3, 8, 12), "whole": True}).samples()["test"]
+    shapes = {samples[index][0].shape for index in range(128)}
+    assert {shape[0] for shape in shapes} == {3}
+    assert {shape[1] for shape in shapes} == {8, 9, 10}
+    assert {shape[2] for shape in shapes} == {12, 13, 14, 15}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("image_folder", {"path": "x", "size": 8, "centre": 0.5}, "centre: only for 'whole: true'"),
         ("mnst", {}, "did you mean 'mnist'"),
         ("mnist", {"size": 3}, r"takes no options \(given: size\)"),
         ("image_folder", {"path": "x"}, "size: Field required"),
