@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +135,6 @@ def test_files_are_the_archives_that_tonic_fetches(name):
     assert [(remote.path, remote.urls, remote.checksum) for remote in plugins.load("datasets", name).FILES] == theirs
 
 
-@pytest.mark.skipif(find_spec("harness.download") is None, reason="nothing unpacks archives yet")
 @pytest.mark.parametrize("name", NAMES)
 def test_archives_are_unpacked_to_where_they_are_read(name, data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(data / "unpacked"))
