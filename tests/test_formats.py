@@ -43,5 +43,5 @@ def test_pickle_that_would_run_code_is_refused(tmp_path):
 
 def test_imagenet_with_other_classes_is_refused(data):
     fake_data.image_folder(data / "imagenet").joinpath("test").rename(data / "imagenet" / "val")
-    with pytest.raises(ValueError, match="has 3 folders of classes instead of 1000"):
+    with pytest.raises(ValueError, match="has 3 classes instead of 1000"):
         len(find("imagenet").samples()["train"])
