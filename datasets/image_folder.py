@@ -57,6 +57,7 @@ def info(root: Path, config: Config) -> DatasetInfo:
         **config.model_dump(include={"title", "mean", "std"}),
         shape=(3, config.size, config.size),
         classes=len(classes),
+        names=tuple(classes),
         sizes={split: len(chosen) for split, chosen in files.items()},
         checksums={"listing": f"sha256:{listing.hexdigest()}"},
         stored="images" if config.whole else "pixels",
@@ -70,6 +71,6 @@ def _read(root: Path, config: Config) -> tuple[list[str], dict[str, list[folders
     base = root / path if (root / path).is_dir() else path
     splits = folders.split(base)
     classes, test = (folders.classes(folder) for folder in splits.values())
-    if classes != test:
-        raise ValueError(f"train and test in {base} differ in the classes {sorted({*classes} ^ {*test})[:5]}")
-    return classes, {split: folders.files(folder) for split, folder in splits.items()}
+    if unknown := sorted({*test} - {*classes}):
+        raise ValueError(f"{splits['test']} has classes that {splits['train']} has not: {', '.join(unknown[:5])}")
+    return classes, {split: folders.files(folder, classes) for split, folder in splits.items()}

@@ -327,10 +327,17 @@ def test_folder_with_a_truncated_image_names_it(folder):
         find("image_folder", {"path": str(folder), "size": 8}).samples()["train"][0]
 
 
-def test_folder_with_different_classes_is_refused(folder):
+def test_folder_with_a_class_that_is_never_trained_is_refused(folder):
     (folder / "test" / "cow").rename(folder / "test" / "dog")
-    with pytest.raises(ValueError, match=r"differ in the classes \['cow', 'dog'\]"):
+    with pytest.raises(ValueError, match=r"test has classes that .*train has not: dog"):
         find("image_folder", {"path": str(folder), "size": 8}).samples()
+
+
+def test_folder_whose_test_lacks_a_class_numbers_the_others_as_in_train(folder):
+    shutil.rmtree(folder / "test" / "bee")
+    source = find("image_folder", {"path": str(folder), "size": 8})
+    assert [label for _, label in source.samples()["test"]] == [0] * 6 + [2] * 6
+    assert source.info.names == ("ant", "bee", "cow")
 
 
 def test_folder_without_splits_says_what_is_expected(tmp_path):

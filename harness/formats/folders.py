@@ -68,11 +68,11 @@ def classes(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 
-def files(folder: Path) -> list[Labelled]:
-    """The image files below a split's folder with the numbers of their classes, sorted by class and path."""
+def files(folder: Path, names: Sequence[str]) -> list[Labelled]:
+    """The image files below a split's folder with the numbers of their classes (`names`), sorted by class and path."""
     found: list[Labelled] = [
         (file, label)
-        for label, name in enumerate(classes(folder))
+        for label, name in enumerate(names)
         for file in sorted(os.path.join(at, file) for at, _, files in os.walk(folder / name) for file in files)
         if file.lower().endswith(SUFFIXES)
     ]

@@ -34,8 +34,9 @@ def images(base: Path, part: str) -> list[Labelled]:
     """
     path = find(base, part)
     if path.is_dir():
-        _check(path, folders.classes(path))
-        return folders.files(path)
+        names = folders.classes(path)
+        _check(path, names)
+        return folders.files(path, names)
     if part == "train":
         inner = tars.entries(path)
         _check(path, [PurePosixPath(each.name).stem for each in inner])
