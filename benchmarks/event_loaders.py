@@ -5,7 +5,8 @@ Command: python benchmarks/event_loaders.py [--repetitions 3]
 Recordings are drawn here and written in the official formats of N-MNIST and CIFAR10-DVS; nothing is downloaded. Every
 way ends in float32 (T, B, 2, H, W) on the CPU, in batches shuffled anew in each epoch. tonic's go through a DataLoader
 with two workers that live on over epochs; ours have a thread that reads and one that converts. Ours read one file at
-every T; tonic's cache is one of its own for each T, and warm. About six minutes on two cores.
+every T; tonic's cache, warm, is one of its own for each T, of int16 as ToFrame makes them. About five
+minutes on two cores.
 """
 
 import argparse

@@ -4,7 +4,7 @@ Command: python benchmarks/loader_share.py [--rate 10000]
 
 For each dataset that is here, and each loader that it has: the share of the time that training waits for its next
 batch; the processor time a sample takes the loader alone; and from it the cores that would feed an accelerator which
-takes `--rate` samples a second. Torch has one thread, FFCV reads ahead in another. About two minutes on two cores.
+takes `--rate` samples a second. Torch has one thread, FFCV reads ahead in another. About three minutes on two cores.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""numba's threads, set up so that they go with torch's: as many as torch has, asleep when there is nothing to do."""
+"""numba's threads, beside torch's: as many as are asked for, and torch's stay as many as they were."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+
+import torch
 
 
 @contextmanager
@@ -31,13 +33,7 @@ def library() -> Any:
         import numba as found
     except ModuleNotFoundError:
         return None
-    # Threads that wait for work turn in circles by default, on cores that others could use. OpenMP reads this when it
-    # is loaded, and torch's has been: only numba's is meant.
-    before = os.environ.get("OMP_WAIT_POLICY")
-    os.environ["OMP_WAIT_POLICY"] = before or "passive"
-    try:
-        found.set_num_threads(found.get_num_threads())
-    finally:
-        if before is None:
-            del os.environ["OMP_WAIT_POLICY"]
+    before = torch.get_num_threads()
+    found.set_num_threads(found.get_num_threads())
+    torch.set_num_threads(before)  # they share OpenMP, where numba has set its own number
     return found
