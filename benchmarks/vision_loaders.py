@@ -5,7 +5,7 @@ Command: python benchmarks/vision_loaders.py
 Expects `imagenet-sample.zip` (train/<wnid>/*.JPEG) and `cifar10-jpeg.zip` (train/<class>/*.jpg, test/<class>/*.jpg)
 under HARNESS_DATA. About fifteen minutes on two cores. Contestants take turns, each in a process of its own; what they
 take of the cores is that of all their processes and threads, in milliseconds an image, because neighbours disturb it
-less than the time by the clock. Nothing is trained.
+less than the time by the clock; OpenMP's threads, of all of them, sleep while they wait. Nothing is trained.
 """
 
 import argparse
@@ -68,7 +68,8 @@ class Contestant:
 
     def __init__(self, name: str, how: str, folder: Path):
         command = [sys.executable, contestants.__file__, name, how, str(folder)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=os.environ | {"OMP_WAIT_POLICY": "passive"}, **pipes)
 
     def epoch(self, part: str) -> dict[str, float]:
         """What an epoch took."""
@@ -190,7 +191,7 @@ def main() -> None:
     measures = photographs(sample, options.repetitions) + small(cifar, options.repetitions)
     for folder, how in ((sample, "JPEG 500"), (cifar, "small")):
         measures += first_batches(folder, how, options.repetitions)
-    report.write("vision_loaders", measures, "python benchmarks/vision_loaders.py")
+    report.write("vision_loaders", measures, f"python benchmarks/vision_loaders.py --repetitions {options.repetitions}")
 
 
 if __name__ == "__main__":

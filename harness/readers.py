@@ -88,7 +88,7 @@ class Memory:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for chosen in torch.from_numpy(indices).to(self._images.device).split(batch_size):
             if len(chosen):
-                yield self._images[chosen], self._labels[chosen]
+                yield self._images.index_select(0, chosen), self._labels[chosen]  # rows at once, not number by number
 
     def close(self) -> None:
         self._images = self._labels = torch.empty(0)
