@@ -55,9 +55,7 @@ def _zip(archive: Path, into: Path, progress: Progress) -> None:
         members = content.infolist()
         total, done = sum(member.file_size for member in members), 0
         for member in members:
-            path = PurePosixPath(member.filename)
-            if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
-                raise ValueError(f"{archive} cannot be unpacked: '{member.filename}' leads out of it")
+            _check(archive, member.filename, plain=not stat.S_ISLNK(member.external_attr >> 16))
             content.extract(member, into)
             done += member.file_size
             progress(done, total)
@@ -67,8 +65,23 @@ def _tar(archive: Path, into: Path, progress: Progress) -> None:
     size = archive.stat().st_size
     with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as content:
         for member in content:
-            content.extract(member, into, filter="data")  # refuses what leads out of `into`, and devices
+            _check(archive, member.name, plain=member.isfile() or member.isdir())
+            path = into / member.name
+            # Not by tarfile's own filter, which the first releases of Python 3.11 have not.
+            if (file := content.extractfile(member)) is None:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with file, path.open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
             progress(raw.tell(), size)
+
+
+def _check(archive: Path, name: str, *, plain: bool) -> None:
+    """Raise ValueError for an entry that would be written elsewhere, or is neither a file nor a folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not plain:
+        raise ValueError(f"{archive} cannot be unpacked: '{name}' leads out of it")
 
 
 def _find(archive: Path, below: Path, name: str) -> Path:
