@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test lint format clean-demo
+.PHONY: help setup demo test lint format
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ setup:
 
 ## make demo     sweep over methods, time steps, thresholds and seeds on real handwritten digits, with its table
 demo: setup
-	@$(BIN)/harness sweep configs/digits.yaml
+	@$(BIN)/harness sweep configs/digits.yaml --set results=results/demo
 
 ## make test     lint, types and all tests, in TEST_PROCESSES=2 processes
 test: setup lint
