@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from harness.source import cache, roots
+from harness.data.source import cache, roots
 
 
 def unpacked(name: str) -> Path | None:

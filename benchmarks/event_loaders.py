@@ -25,12 +25,13 @@ import process_tree
 import report
 import torch
 
-from harness import allocator, ffcv_compat, loader
+from harness import allocator
 from harness.config import DatasetBlock, Store
 from harness.contract import DatasetInfo, Sample
+from harness.data import ffcv_compat, loader
+from harness.data.prepare import Prepared, prepare_source
+from harness.data.source import Source
 from harness.formats.lazy import Lazy
-from harness.prepare import Prepared, prepare_source
-from harness.source import Source
 
 TIME_STEPS = (5, 10, 20)
 WORKERS = 2

@@ -22,11 +22,12 @@ import report
 import torch
 import torch.nn.functional as F
 
-from harness import allocator, ffcv_compat, loader
+from harness import allocator
 from harness.config import DatasetBlock
-from harness.loader import Data
+from harness.data import ffcv_compat, loader
+from harness.data.loader import Data
+from harness.data.source import SPLITS, of
 from harness.plugins import names
-from harness.source import SPLITS, of
 
 CLASSES = 10
 """Of the linear layer: with ImageNet's thousand it would take longer than many a network."""

@@ -16,8 +16,9 @@ import report
 import torch
 import torch.nn.functional as F
 
-from harness import loader, plan, plugins, trial
+from harness import plan, plugins, trial
 from harness.config import Evaluation, Experiment
+from harness.data import loader
 from harness.record import Record
 
 REPETITIONS = 7

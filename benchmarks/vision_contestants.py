@@ -13,12 +13,13 @@ from pathlib import Path
 import psutil
 import torch
 
-from harness import ffcv_compat, torchvision_cpu
+from harness import torchvision_cpu
 from harness.config import DatasetBlock
+from harness.data import ffcv_compat
+from harness.data.loader import open_data
+from harness.data.prepare import prepare_source
+from harness.data.source import of
 from harness.formats.folders import IMAGENET_MEAN, IMAGENET_STD
-from harness.loader import open_data
-from harness.prepare import prepare_source
-from harness.source import of
 
 WORKERS, BATCH_SIZE = 2, 64
 STORES = {

@@ -23,8 +23,8 @@ from typing import Any
 import report
 import vision_contestants as contestants
 
-from harness.prepare import prepare_source
-from harness.source import cache, of, roots
+from harness.data.prepare import prepare_source
+from harness.data.source import cache, of, roots
 
 REPEATED = {"train": 16, "test": 8}
 """How often each of the 250 photographs stands in an epoch, so that it lasts a while."""

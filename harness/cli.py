@@ -292,7 +292,7 @@ def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: boo
     experiment = experiment_file.load(file, overrides)
     if not short:
         return experiment
-    from harness import stand_in
+    from harness.data import stand_in
 
     with refused(f"{file}: dataset: "):
         experiment, _, sentence = stand_in.replaced(experiment)
@@ -301,7 +301,8 @@ def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: boo
 
 
 def _planned(experiment: Experiment, file: str) -> list:
-    from harness import plan, source
+    from harness import plan
+    from harness.data import source
 
     with refused(f"{file}: dataset: "):
         info = source.of(experiment.dataset).info
@@ -310,7 +311,7 @@ def _planned(experiment: Experiment, file: str) -> list:
 
 def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
     """The trials, once the data that they need is there."""
-    from harness import source
+    from harness.data import source
 
     trials, block = _planned(experiment, file), experiment.dataset
     with refused(f"{file}: dataset: "):

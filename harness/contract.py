@@ -195,7 +195,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Remote:
-    """An official file that can be downloaded; `harness/download.py` fetches, checks and unpacks it."""
+    """An official file that can be downloaded; `harness/data/download.py` fetches, checks and unpacks it."""
 
     path: str
     """Where it stands below the root of raw data, such as 'MNIST/raw/train-images-idx3-ubyte.gz'."""

@@ -15,8 +15,8 @@ from harness.config import DatasetBlock
 from harness.experiment_file import ConfigError
 
 if TYPE_CHECKING:  # what they import takes seconds
-    from harness.prepared import Prepared
-    from harness.source import Source
+    from harness.data.prepared import Prepared
+    from harness.data.source import Source
 
 app = typer.Typer(no_args_is_help=True, help="Prepare datasets, check them, look at them, copy them to where they run.")
 
@@ -67,7 +67,7 @@ def verify(
     name: Name = None, set_: Set = None, config: Config = None, quiet: Quiet = False, json_: Json = False
 ) -> None:
     """Compare every prepared file with its checksum; exit code 1 when one is missing, cut short or changed."""
-    from harness import prepared
+    from harness.data import prepared
     from harness.progress import Counts
 
     source = _source(_block(name, config, set_))
@@ -89,7 +89,7 @@ def verify(
 @app.command(epilog="Example: harness data info cifar10 --json")
 def info(name: Name = None, set_: Set = None, config: Config = None, json_: Json = False) -> None:
     """What a dataset is, where its files are or that they are missing, its licence, and what to cite."""
-    from harness import data_info
+    from harness.data import facts as data_info
 
     source = _source(_block(name, config, set_))
     with refused():
@@ -112,7 +112,7 @@ def show_(
     set_: Set = None, config: Config = None, quiet: Quiet = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Write a contact sheet: images with their classes, or the frames of recordings (red: on, blue: off)."""
-    from harness import contact
+    from harness.data import contact
 
     block = _block(name, config, set_, also=("frames",))
     source, file = _source(block), output or Path(f"{block.name}.png")
@@ -140,7 +140,7 @@ def stage(
 
     Where HARNESS_STAGE is then set to DIR, training reads the copy. What is there already is not copied again.
     """
-    from harness import stage
+    from harness.data import stage
     from harness.progress import Counts
 
     given = os.environ.get("HARNESS_STAGE")
@@ -163,7 +163,7 @@ def stage(
 
 def prepared(source: "Source", *, quiet: bool, beton: bool | None = None, staged: bool = True) -> "Prepared":
     """The prepared data of a dataset, with progress on stderr while they are made."""
-    from harness.prepare import prepare_source
+    from harness.data.prepare import prepare_source
     from harness.progress import Counts
 
     with warnings(quiet), Counts(quiet=quiet) as counts:
@@ -194,7 +194,7 @@ def _block(
 
 def _source(block: DatasetBlock) -> "Source":
     """The dataset of a block, whose settings all have an effect."""
-    from harness import source
+    from harness.data import source
 
     with refused():
         found = source.of(block)
@@ -209,6 +209,6 @@ def _command(verb: str, name: str | None, config: Path | None, overrides: list[s
 
 
 def _size(number: int) -> str:
-    from harness import disk
+    from harness.data import disk
 
     return disk.size(number)

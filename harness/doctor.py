@@ -8,8 +8,9 @@ from typing import Literal
 
 from rich.table import Table
 
-from harness import ffcv_compat, plugins, prepare, provenance
-from harness.source import Source, cache, find
+from harness import plugins, provenance
+from harness.data import ffcv_compat, prepare
+from harness.data.source import Source, cache, find
 
 
 @dataclass(frozen=True)

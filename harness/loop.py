@@ -32,7 +32,7 @@ CHECK_EVERY = 100
 
 
 class Feed(Protocol):
-    """Where batches come from; `harness.loader.Data` is one."""
+    """Where batches come from; `harness.data.loader.Data` is one."""
 
     sizes: Mapping[str, int]
 

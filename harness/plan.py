@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from harness import plugins, source, stages
+from harness import plugins, stages
 from harness.config import Block, DatasetBlock, Experiment, MethodBlock, NetworkBlock, Range, Selection, Train
 from harness.contract import DatasetInfo, MethodConfig, Origin, Task
+from harness.data import source
 from harness.experiment_file import ConfigError, checked, describe
 
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import torch
 
-from harness import allocator, cost, loader, plugins, provenance, record
+from harness import allocator, cost, plugins, provenance, record
 from harness.config import Block, Evaluation
 from harness.contract import Method
+from harness.data import loader
 from harness.loop import Diverged, Setup, Training, evaluate, precision
 from harness.metrics import Tally
 from harness.plan import Trial

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from harness import backlog, plan, prepare, record, sweep, workers
+from harness import backlog, plan, record, sweep, workers
 from harness.config import Experiment
+from harness.data import prepare
 from harness.experiment_file import ConfigError
 from harness.record import Record
 from tests.experiments import EXPERIMENT

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import beton
+from harness.data import beton
 
 PAGE = 1 << 21
 SIZES = [0, 1, 7, PAGE, 3, PAGE - 5, 100_000, PAGE // 2, PAGE // 2 + 1, 12]

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from harness import download, record
+from harness import record
+from harness.data import download
 from tests.experiments import EXPERIMENT
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import experiment_file, plan, plugins, prepare, published, source, stand_in
+from harness import experiment_file, plan, plugins, published
 from harness.config import Experiment, smoke
 from harness.contract import DatasetInfo
+from harness.data import prepare, source, stand_in
 from harness.plan import Trial
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from harness import contact, prepare, prepared
+from harness.data import contact, prepare, prepared
 from tests import fake_data
 from tests.experiments import EXPERIMENT
 
@@ -216,7 +216,7 @@ def test_show_refuses_what_it_cannot_do(harness, given, complaint):
 
 
 def test_show_of_recordings_has_a_column_for_each_time_step(harness, tmp_path):
-    pytest.importorskip("harness.frames")
+    pytest.importorskip("harness.data.frames")
     noise = ("noise", "--set", "temporal=true", "--set", "shape=[2,8,8]", "--set", "train=30")
     widths = []
     for steps in (2, 5):

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import download, plugins, torchvision_cpu
+from harness import plugins, torchvision_cpu
 from harness.contract import Dataset
+from harness.data import download
+from harness.data.source import SPLITS, Source, find
 from harness.formats import folders
 from harness.formats.events import EVENT
-from harness.source import SPLITS, Source, find
 from tests import event_archives, fake_data
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from harness.data.source import find
 from harness.formats.event_camera import Camera, moved, saccades
-from harness.source import find
 from tests.tiny import unhurried
 
 IDEAL = Camera(threshold=0.25, mismatch=0, noise_hz=0)

@@ -11,10 +11,10 @@ import pytest
 
 from harness import plugins
 from harness.contract import Sample
+from harness.data.prepare import prepare
+from harness.data.source import find
 from harness.formats import events
 from harness.formats.splits import held_out, part
-from harness.prepare import prepare
-from harness.source import find
 from tests import event_archives
 from tests.event_archives import Archives
 
@@ -263,7 +263,7 @@ def test_missing_reader_says_what_to_install():
 
 
 def test_tonic_is_imported_only_where_recordings_are_read():
-    code = "import sys, harness; from harness import plugins, source; "
+    code = "import sys, harness; from harness import plugins; from harness.data import source; "
     code += "[source.find(name) for name in plugins.names('datasets') if name != 'image_folder']; "
     code += "sys.exit('tonic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

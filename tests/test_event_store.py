@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import event_store
+from harness.data import event_store
 from harness.formats.events import EVENT
 
 SMALL, LARGE = (2, 3, 4), (2, 180, 240)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness import beton, ffcv_compat
-from harness.readers import Pixels
+from harness.data import beton, ffcv_compat
+from harness.data.readers import Pixels
 
 NEEDS_FFCV = pytest.mark.skipif(ffcv_compat.available() is None, reason="FFCV is not installed")
 SHAPE = (1, 4, 4)
@@ -197,7 +197,7 @@ def test_second_process_compiles_nothing(file):
     """What is compiled is kept on disk: the time to the first batch is that of importing."""
     code = (
         "import sys, numpy as np, numba; from pathlib import Path; from numba.core import event\n"
-        "from harness import ffcv_compat; from harness.readers import Pixels\n"
+        "from harness.data import ffcv_compat; from harness.data.readers import Pixels\n"
         "with event.install_recorder('numba:compile') as compiled:\n"
         "    list(ffcv_compat.Reader(Path(sys.argv[1]), threads=2).read(np.arange(96), 8, Pixels((1, 4, 4))))\n"
         "print(len(compiled.buffer))"

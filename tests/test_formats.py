@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from harness import plugins
+from harness.data.source import find
 from harness.formats import cifar
-from harness.source import find
 from tests import fake_data
 
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import augment, event_store, frames
 from harness.config import Augment, Frames
 from harness.contract import DatasetInfo
+from harness.data import augment, event_store, frames
 from harness.formats.events import EVENT
 
-kernel = pytest.importorskip("harness.frame_kernel")
+kernel = pytest.importorskip("harness.data.frame_kernel")
 SENSOR, LARGE = (2, 6, 8), (2, 180, 240)
 
 

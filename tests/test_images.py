@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import beton, crops, ffcv_compat, images, loader, readers
 from harness.config import DatasetBlock, Store
-from harness.loader import Data
-from harness.prepare import prepare_source
-from harness.source import of
+from harness.data import beton, crops, ffcv_compat, images, loader, readers
+from harness.data.loader import Data
+from harness.data.prepare import prepare_source
+from harness.data.source import of
 from tests import fake_data
 
 cv2 = pytest.importorskip("cv2")

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import augment, ffcv_compat, loader, order
 from harness.config import Augment, DatasetBlock
-from harness.loader import Data
-from harness.prepare import prepare
+from harness.data import augment, ffcv_compat, loader, order
+from harness.data.loader import Data
+from harness.data.prepare import prepare
 from tests import fake_data
 
 NEEDS_FFCV = pytest.mark.skipif(ffcv_compat.available() is None, reason="FFCV is not installed")

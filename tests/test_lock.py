@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import lock
+from harness.data import lock
 
 ELSEWHERE = "node.with.dots.4711.00000000.abc"
 

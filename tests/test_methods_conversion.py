@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import plan, plugins, prepare, sweep, trial
+from harness import plan, plugins, sweep, trial
 from harness.config import Experiment
 from harness.contract import Origin
+from harness.data import prepare
 from harness.models.converted import ConvertedNeuron
 from harness.record import Record
 from tests import tiny

@@ -17,10 +17,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness import beton, disk, encode, ffcv_compat, lock, plugins, prepare, prepared
+from harness import plugins
 from harness.config import Store
 from harness.contract import DatasetInfo
-from harness.source import Source
+from harness.data import beton, disk, encode, ffcv_compat, lock, prepare, prepared
+from harness.data.source import Source
 from tests import fake_data
 
 EVENTS = {"temporal": True, "shape": [2, 4, 4], "train": 2500, "test": 40}

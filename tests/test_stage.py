@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import cluster, disk, prepare, prepared, stage
+from harness import cluster
 from harness.config import Scale
+from harness.data import disk, prepare, prepared, stage
 from harness.progress import Counts
 
 

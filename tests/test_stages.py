@@ -6,8 +6,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness import experiment_file, plan, prepare, stages
+from harness import experiment_file, plan, stages
 from harness.config import Experiment, schema, smoke
+from harness.data import prepare
 from tests.test_plan import INFO, expand, experiment, refusal
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,9 @@ import psutil
 import pytest
 import yaml
 
-from harness import cluster, experiment_file, plan, prepare, record, sweep, trial, workers
+from harness import cluster, experiment_file, plan, record, sweep, trial, workers
 from harness.config import Evaluation, Experiment, Scale
+from harness.data import prepare
 from harness.experiment_file import ConfigError
 from harness.record import Record
 from tests.experiments import EXPERIMENT

@@ -7,23 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from harness import (
-    augment,
-    event_readers,
-    event_store,
-    experiment_file,
-    ffcv_compat,
-    frames,
-    loader,
-    plan,
-    prepare,
-    source,
-    stand_in,
-    trial,
-)
+from harness import experiment_file, plan, trial
 from harness.config import Augment, DatasetBlock, Evaluation, Experiment
+from harness.data import augment, event_readers, event_store, ffcv_compat, frames, loader, prepare, source, stand_in
+from harness.data.loader import Data
 from harness.experiment_file import ConfigError
-from harness.loader import Data
 
 SHAPE = (2, 6, 6)
 NOISE = {"name": "noise", "temporal": True, "shape": SHAPE, "classes": 3, "train": 24, "test": 7}

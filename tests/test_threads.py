@@ -4,13 +4,13 @@ import sys
 import pytest
 import torch
 
-from harness import threads
+from harness.data import threads
 
 
 def test_starting_numbas_threads_leaves_torchs_as_they_were():
     pytest.importorskip("numba")
     code = "import torch; torch.set_num_threads(7); torch.rand(9); assert torch.get_num_threads() == 7; "
-    code += "from harness import threads; assert threads.library(); assert torch.get_num_threads() == 7"
+    code += "from harness.data import threads; assert threads.library(); assert torch.get_num_threads() == 7"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

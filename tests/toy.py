@@ -40,7 +40,7 @@ class Explicit(Linear):
 
 
 class Points:
-    """Two separable clouds of 2x2 images; the training part is sharded over workers as `harness.loader` does it."""
+    """Two separable clouds of 2x2 images; the training part is sharded over workers as `data.loader` does it."""
 
     sizes = {"train": 64, "validation": 30, "test": 30}
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness import disk, download, plugins
+from harness import plugins
 from harness.config import Augment, DatasetBlock, Frames, Store
 from harness.contract import DatasetInfo, Remote, Sample
-from harness.download import Transfer
+from harness.data import disk, download
+from harness.data.download import Transfer
 
 SPLITS = ("train", "test")
 

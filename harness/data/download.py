@@ -13,9 +13,9 @@ from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 
 import harness
-from harness import disk, lock
 from harness.contract import Remote
-from harness.unpack import unpack
+from harness.data import disk, lock
+from harness.data.unpack import unpack
 
 Transfer = Callable[[str, int, int | None], None]
 """Called with what is being done, the bytes done, and the bytes in all where these are known."""

@@ -10,10 +10,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from harness import beton, ffcv_compat
 from harness.config import DatasetBlock
-from harness.encode import array_files, beton_file
-from harness.prepare import Prepared
+from harness.data import beton, ffcv_compat
+from harness.data.encode import array_files, beton_file
+from harness.data.prepare import Prepared
 
 
 class Reader(Protocol):
@@ -107,7 +107,7 @@ class Pixels:
         self, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, about: np.ndarray, positions: slice,
         out: np.ndarray,
     ) -> None:  # fmt: skip
-        from harness import image_kernels
+        from harness.data import image_kernels
 
         image_kernels.copy(data, starts, out.reshape(len(out), -1))
 

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import augment as augmentation
-from harness import beton, event_readers, ffcv_compat, frames, image_readers, readers
 from harness.config import Augment, DatasetBlock
 from harness.contract import DatasetInfo
-from harness.encode import beton_file
-from harness.order import cut, training_order
+from harness.data import augment as augmentation
+from harness.data import beton, event_readers, ffcv_compat, frames, image_readers, readers
+from harness.data.encode import beton_file
+from harness.data.order import cut, training_order
+from harness.data.prepare import Prepared, decoded_bytes, fits_memory, memory_limit_bytes, prepare_source
+from harness.data.readers import Reader
+from harness.data.source import SPLITS, of, seen
 from harness.plugins import unknown
-from harness.prepare import Prepared, decoded_bytes, fits_memory, memory_limit_bytes, prepare_source
-from harness.readers import Reader
-from harness.source import SPLITS, of, seen
 
 Kind = Literal["memory", "ffcv", "torch"]
 

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import disk, lock, prepared, record
-from harness.beton import journal
+from harness import record
 from harness.contract import DatasetInfo, Sample
-from harness.download import Transfer
-from harness.encode import Progress, already, array_files, beton_file, encode, known_bytes, resumable
-from harness.prepared import File, Manifest, Prepared
-from harness.source import SPLITS, Source, find
-from harness.source import roots as roots
+from harness.data import disk, lock, prepared
+from harness.data.beton import journal
+from harness.data.download import Transfer
+from harness.data.encode import Progress, already, array_files, beton_file, encode, known_bytes, resumable
+from harness.data.prepared import File, Manifest, Prepared
+from harness.data.source import SPLITS, Source, find
+from harness.data.source import roots as roots
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from harness import beton
 from harness.config import Store
+from harness.data import beton
 
 MISSING = "whole images are written and read by OpenCV, which is not installed: pip install opencv-python-headless"
 

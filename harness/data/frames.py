@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harness import event_store
 from harness.config import Frames
 from harness.contract import DatasetInfo
+from harness.data import event_store
 
 DRAWS = 1 << 16
 """Steps in which the fraction of events that are left out is drawn."""

@@ -8,9 +8,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from harness import disk, prepared
-from harness.prepare import partial_folder
-from harness.source import Source
+from harness.data import disk, prepared
+from harness.data.prepare import partial_folder
+from harness.data.source import Source
 
 STORED = {
     "pixels": "pixels, decoded, all of one shape",

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from harness import crops
 from harness.config import Augment
-from harness.frames import DRAWS
+from harness.data import crops
+from harness.data.frames import DRAWS
 
 STREAM, DROPS_STREAM, CROPS_STREAM = 1, 3, 4
 """What tells these random streams from the loader's."""

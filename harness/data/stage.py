@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import cluster, disk, lock, prepared, record
-from harness.download import CHUNK_BYTES
-from harness.prepared import MANIFEST, Bytes, Manifest
+from harness import cluster, record
+from harness.data import disk, lock, prepared
+from harness.data.download import CHUNK_BYTES
+from harness.data.prepared import MANIFEST, Bytes, Manifest
 from harness.progress import Counts
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import loader
 from harness.config import DatasetBlock
+from harness.data import loader
 
 if TYPE_CHECKING:
     from PIL import Image

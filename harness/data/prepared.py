@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.contract import DatasetInfo
-from harness.download import checksum
-from harness.source import Source, cache
+from harness.data.download import checksum
+from harness.data.source import Source, cache
 
 Bytes = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import augment, beton, crops, ffcv_compat, images
 from harness.config import Augment
 from harness.contract import DatasetInfo
-from harness.encode import beton_file
-from harness.prepare import Prepared
-from harness.readers import through_torch
+from harness.data import augment, beton, crops, ffcv_compat, images
+from harness.data.encode import beton_file
+from harness.data.prepare import Prepared
+from harness.data.readers import through_torch
 
 
 class View(NamedTuple):
@@ -74,7 +74,7 @@ class Fill:
         self, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray, about: np.ndarray, positions: slice,
         out: np.ndarray,
     ) -> None:  # fmt: skip
-        from harness import image_kernels
+        from harness.data import image_kernels
 
         drawn = None if self._drawn is None else self._drawn[positions]
         shapes = np.stack([about["height"], about["width"]], axis=1).astype(np.int64)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness import beton, event_store, images
 from harness.contract import DatasetInfo, Sample
-from harness.source import SPLITS, Source
+from harness.data import beton, event_store, images
+from harness.data.source import SPLITS, Source
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""

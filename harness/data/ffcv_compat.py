@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import beton, threads
+from harness.data import beton, threads
 
 if TYPE_CHECKING:
-    from harness.readers import Fill
+    from harness.data.readers import Fill
 
 MISSING = "FFCV is not installed: run scripts/install_ffcv.sh PYTHON, or choose another loader"
 

@@ -1,9 +1,9 @@
 """Noise in the shape of a dataset, for a trial run where the dataset itself is not there."""
 
-from harness import prepare
 from harness.config import DatasetBlock, Experiment
 from harness.contract import DatasetInfo
-from harness.source import find, of
+from harness.data import prepare
+from harness.data.source import find, of
 
 NOISE = "noise"
 """The one dataset that the engine knows by name."""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import beton, ffcv_compat, frames, threads
 from harness.config import DatasetBlock
-from harness.encode import beton_file
-from harness.frames import Cut
-from harness.prepare import Prepared
-from harness.readers import Reader, through_torch
+from harness.data import beton, ffcv_compat, frames, threads
+from harness.data.encode import beton_file
+from harness.data.frames import Cut
+from harness.data.prepare import Prepared
+from harness.data.readers import Reader, through_torch
 
 CHUNK_BYTES = 32 << 20
 """Frames that are made at a time on their way to the device."""
@@ -51,7 +51,7 @@ class Fill:
     ) -> None:  # fmt: skip
         drops = None if self._drops is None else self._drops[positions]
         if compiled():
-            from harness import frame_kernel
+            from harness.data import frame_kernel
 
             frame_kernel.fill(data, starts, sizes, self._cut, drops, out)
             return
@@ -142,7 +142,7 @@ class _Epoch(torch.utils.data.Dataset):
         self._file, self._cut, self._indices, self._drops = file, cut, indices, drops
         self._make = None
         if compiled():
-            from harness import frame_kernel
+            from harness.data import frame_kernel
 
             self._make = frame_kernel.make
             self[0]  # so that it is compiled, or read from numba's cache, here and not in each process

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from harness.event_store import HEADER, STRETCH_BITS
-from harness.frames import DRAWS, Cut
+from harness.data.event_store import HEADER, STRETCH_BITS
+from harness.data.frames import DRAWS, Cut
 
 NO_DROPS, NONE = np.empty((0, 2), np.uint64), np.uint64(0)
 OFFSET, LAST_DRAW = (1 << STRETCH_BITS) - 1, np.uint64(DRAWS - 1)

@@ -1,0 +1,1 @@
+"""From raw files to batches: found, downloaded, prepared once, read, augmented."""
