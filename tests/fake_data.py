@@ -6,6 +6,7 @@ import io
 import pickle
 import shutil
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -18,28 +19,29 @@ from scipy.io import savemat
 def image_folder(folder: Path, *, train: int = 12, test: int = 6, size: int = 8, suffix: str = ".png") -> Path:
     """Random RGB images of three classes, `train` and `test` of each."""
     random = np.random.default_rng(0)
-    for split, number in (("train", train), ("test", test)):
-        for name in ("ant", "bee", "cow"):
-            below = folder / split / name
-            below.mkdir(parents=True)
-            for index in range(number):
-                pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(below / f"{index:03}{suffix}")
+    for below, index in _places(folder, train, test):
+        pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(below / f"{index:03}{suffix}")
     return folder
 
 
 def pictures(folder: Path, *, train: int = 12, test: int = 6) -> Path:
     """Smooth random photographs of three classes, `train` and `test` of each, as JPEG of different sizes."""
     random = np.random.default_rng(0)
+    for below, index in _places(folder, train, test):
+        coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        width, height = random.integers(30, 100, 2).tolist()
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(below / f"{index:03}.jpg", quality=95)
+    return folder
+
+
+def _places(folder: Path, train: int, test: int) -> Iterator[tuple[Path, int]]:
+    """The folder and the number of each image, in folders of three classes for each split."""
     for split, number in (("train", train), ("test", test)):
         for name in ("ant", "bee", "cow"):
             below = folder / split / name
             below.mkdir(parents=True)
-            for index in range(number):
-                coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-                width, height = random.integers(30, 100, 2).tolist()
-                coarse.resize((width, height), Image.Resampling.BICUBIC).save(below / f"{index:03}.jpg", quality=95)
-    return folder
+            yield from ((below, index) for index in range(number))
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -23,24 +23,29 @@ def held_by_another_machine(path: Path) -> Path:
     return path / ELSEWHERE
 
 
-def test_lock_is_held_by_one_thread_at_a_time_and_leaves_nothing(path):
-    inside, most = [0], [0]
+def crowds(path: Path, *, threads: int, rounds: int, seconds: float) -> list[int]:
+    """Threads that take the lock again and again: how many held it at once, each time that one got it."""
+    inside, seen = [0], []
 
     def work() -> None:
-        for _ in range(10):
+        for _ in range(rounds):
             with lock.held(path, "working") as mine:
                 assert mine
                 inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                time.sleep(0.001)
+                seen.append(inside[0])
+                time.sleep(seconds)
                 inside[0] -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
+    working = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in working:
         thread.start()
-    for thread in threads:
+    for thread in working:
         thread.join(60)
-    assert most == [1]
+    return seen
+
+
+def test_lock_is_held_by_one_thread_at_a_time_and_leaves_nothing(path):
+    assert crowds(path, threads=4, rounds=10, seconds=0.001) == [1] * 40
     assert list(path.parent.iterdir()) == []
 
 
@@ -88,21 +93,7 @@ def test_lock_of_a_machine_that_shows_signs_of_life_is_waited_for(path, monkeypa
 def test_one_of_many_takes_over(path, monkeypatch):
     monkeypatch.setattr(lock, "STALE_SECONDS", 0.2)
     held_by_another_machine(path)
-    inside, both = [0], []
-
-    def work() -> None:
-        with lock.held(path, "working"):
-            inside[0] += 1
-            both.append(inside[0])
-            time.sleep(0.05)
-            inside[0] -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert both == [1] * 6
+    assert crowds(path, threads=6, rounds=1, seconds=0.05) == [1] * 6
 
 
 def test_nobody_waits_for_what_is_not_needed_any_more(path):

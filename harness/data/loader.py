@@ -152,23 +152,17 @@ def _reader(
     info: DatasetInfo,
 ) -> Reader:  # fmt: skip
     cached = kind == "ffcv" and readers.os_cache(block, prepared.folder / beton_file(split))
-    match prepared.info.stored, kind:
-        case "pixels", "memory":
-            return readers.Memory(prepared.folder, split, device)
-        case "pixels", "ffcv":
-            return readers.Streamed(prepared, split, os_cache=cached)
-        case "pixels", "torch":
-            return readers.Sampled(prepared, split)
-        case "events", _:
+    match prepared.info.stored:
+        case "pixels":
+            return readers.opened(kind, prepared, split, device, os_cache=cached)
+        case "events":
             return event_readers.opened(kind, prepared, split, block, time_steps, device, os_cache=cached)
-        case "images", "ffcv":
-            view, on_cpu = image_readers.view(info, block.augment), device.type == "cpu"
-            finish = image_readers.finish(info, block.augment, affine(info)) if on_cpu else None
+        case "images":
+            view = image_readers.view(info, block.augment)
+            if kind == "torch":
+                return image_readers.Sampled(prepared, split, view)
+            finish = image_readers.finish(info, block.augment, affine(info)) if device.type == "cpu" else None
             return image_readers.Streamed(prepared, split, view, finish, os_cache=cached)
-        case "images", "torch":
-            return image_readers.Sampled(prepared, split, image_readers.view(info, block.augment))
-        case _:
-            raise NotImplementedError(f"{prepared.info.stored} by {kind}")
 
 
 def _choose(block: DatasetBlock, info: DatasetInfo, time_steps: int) -> Kind:

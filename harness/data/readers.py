@@ -75,6 +75,15 @@ def os_cache(block: DatasetBlock, file: Path) -> bool:
     return block.os_cache
 
 
+def opened(kind: str, prepared: Prepared, split: str, device: torch.device, *, os_cache: bool) -> Reader:
+    """The reader of a split of pixels, of that kind."""
+    if kind == "memory":
+        return Memory(prepared.folder, split, device)
+    if kind == "ffcv":
+        return Streamed(prepared, split, os_cache=os_cache)
+    return Sampled(prepared, split)
+
+
 class Memory:
     """A split as one uint8 tensor on the device; on the CPU a view of the file, shared by all processes."""
 
