@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness import record, stages
+from harness import checkpoint, record, stages, storage
 from harness.experiment_file import ConfigError
 from harness.plan import Trial
 from harness.record import Outcome, Record
-from harness.trial import LAST, Run, blank, lost
+from harness.trial import Run, blank, lost
 
 FINAL = {"done", "diverged", "skipped"}
 """Outcomes that a repeated command does not try again; a failed trial gets another chance."""
@@ -38,7 +38,7 @@ def split(trials: Iterable[Trial], shared: Run) -> tuple[list[Trial], list[Recor
         outcome: Outcome = "failed" if before.outcome == "failed" else "skipped"
         reason = f"starts from {trial.start.name}, which is '{before.outcome}': {before.reason}"
         result = blank(trial, shared, outcome, reason)
-        record.write(result, Path(shared.folder))
+        record.write(result, storage.at(shared.folder))
         blocked.append(result)
     return startable, blocked
 
@@ -50,11 +50,11 @@ def refuse_lost_weights(missing: list[Trial], shared: Run) -> None:
     """
     names = {trial.id for trial in missing}
     for trial in missing:
-        if trial.start is None or trial.start.id in names or (shared.checkpoints(trial) / LAST).exists():
+        if trial.start is None or trial.start.id in names or checkpoint.exists(shared.checkpoints(trial)):
             continue
         if _record(trial.start, shared).outcome == "done" and not shared.weights(trial.start).exists():
             raise ConfigError(lost(trial.start, shared))
 
 
 def _record(trial: Trial, shared: Run) -> Record:
-    return record.read(record.path(Path(shared.folder), trial.id))
+    return record.read(record.path(storage.at(shared.folder), trial.id))

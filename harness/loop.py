@@ -43,6 +43,10 @@ class Feed(Protocol):
         """This worker's share of one pass: x of shape (B, C, H, W), or frames (T, B, C, H, W), and y (B,)."""
 
 
+class Stopped(Exception):
+    """The training was asked to stop and has been saved where it is."""
+
+
 class Diverged(Exception):
     """The loss is no longer a finite number."""
 

@@ -16,9 +16,10 @@ from harness import published as papers
 from harness import select
 from harness.markup import clean
 from harness.published import Published
-from harness.record import Record, write_atomic
+from harness.record import Record
 from harness.select import Cell
 from harness.sheet import EPOCH_OF, Sheet, condition, milliseconds, sheets
+from harness.storage import write_atomic
 
 # Okabe and Ito's colours without their yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

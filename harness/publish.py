@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 import harness
-from harness import plots, record, tables
+from harness import plots, storage, tables
 from harness.config import Experiment
 from harness.record import Record
 
@@ -21,7 +21,7 @@ def write(experiment: Experiment, records: list[Record]) -> list[Path]:
     resolved = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     texts = {"experiment.yaml": resolved, "table.md": rendered(records, "md"), "table.csv": rendered(records, "csv")}
     for name, text in texts.items():
-        record.write_atomic(folder / name, text)
+        storage.write_atomic(folder / name, text)
     return [folder / name for name in texts] + plots.accuracy_against_latency(records, folder, published=published())
 
 

@@ -1,13 +1,13 @@
 """One trial's result: a self-contained JSON file, written once and never edited."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.storage import write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -125,22 +125,6 @@ def write(record: Record, folder: Path) -> Path:
     target = path(folder, record.id)
     write_atomic(target, record.model_dump_json(indent=1, exclude_none=True) + "\n")
     return target
-
-
-def write_atomic(target: Path, content: str | bytes) -> None:
-    """Replace `target` in one step: temporary file in the same folder, synced, renamed."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read(file: Path) -> Record:

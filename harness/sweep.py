@@ -1,16 +1,14 @@
 """The trials that have no record yet, as Ray Tune trials."""
 
-import shutil
 import sys
-import uuid
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol
 
-from harness import backlog, cluster, interrupt, provenance, record, search, stages
+from harness import backlog, cluster, interrupt, provenance, record, search, stages, storage
 from harness.backlog import due, finished
 from harness.config import Experiment
 from harness.plan import Trial
@@ -124,29 +122,26 @@ def _tune(
         parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
     if samples < 1:
         return
-    name = uuid.uuid4().hex[:12]
     # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
     one = scale.workers == 1
     needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
-    tuner = tune.Tuner(
-        tune.with_resources(in_actor if one else with_workers, needs),
-        param_space=parameters,
-        tune_config=tune.TuneConfig(
-            num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
-            max_concurrent_trials=places,
-            # Named only where trials are compared: without held-out samples there is no such figure.
-            **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
-        ),
-        run_config=tune.RunConfig(
-            name=name, storage_path=str(experiment.folder / "ray"), verbose=0,
-            failure_config=tune.FailureConfig(max_failures=sweep.max_failures if one else 0),
-            callbacks=[_callback(shared, watchers)],
-        ),
-    )  # fmt: skip
-    try:
+    with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as logs:
+        tuner = tune.Tuner(
+            tune.with_resources(in_actor if one else with_workers, needs),
+            param_space=parameters,
+            tune_config=tune.TuneConfig(
+                num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
+                max_concurrent_trials=places,
+                # Named only where trials are compared: without held-out samples there is no such figure.
+                **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
+            ),
+            run_config=tune.RunConfig(
+                name="sweep", storage_path=logs, verbose=0,
+                failure_config=tune.FailureConfig(max_failures=sweep.max_failures if one else 0),
+                callbacks=[_callback(shared, watchers)],
+            ),
+        )  # fmt: skip
         tuner.fit()
-    finally:
-        shutil.rmtree(experiment.folder / "ray" / name, ignore_errors=True)
 
 
 def _callback(shared: Run, watchers: Sequence[Watcher]) -> Any:
@@ -176,8 +171,8 @@ def _callback(shared: Run, watchers: Sequence[Watcher]) -> Any:
             """Tell the watchers, after writing the record of a trial that could not do so itself."""
             ours = search.resolve(trial.config)
             if died:
-                record.write(blank(ours, shared, *died), Path(shared.folder))
-            result = record.read(record.path(Path(shared.folder), ours.id))
+                record.write(blank(ours, shared, *died), storage.at(shared.folder))
+            result = record.read(record.path(storage.at(shared.folder), ours.id))
             for watcher in watchers:
                 watcher.finished(result)
 

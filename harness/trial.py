@@ -1,6 +1,5 @@
 """One trial from its configuration to its record: the same code in a Tune actor, a Train worker and a bare process."""
 
-import io
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from harness import allocator, cost, plugins, provenance, record
+from harness import allocator, checkpoint, cost, plugins, provenance, record, storage
 from harness.config import Block, Evaluation
 from harness.contract import Method
 from harness.data import loader
@@ -21,9 +20,6 @@ from harness.plan import Trial
 from harness.record import Outcome, Record
 
 log = logging.getLogger(__name__)
-
-LAST, WEIGHTS = "last.pt", "weights.pt"
-"""What a trial goes on from while it runs, and what it leaves."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -45,11 +41,11 @@ class Run(Block):
 
     def checkpoints(self, trial: Trial) -> Path:
         """Folder of a trial's weights and of the state it continues from."""
-        return Path(self.folder) / "checkpoints" / trial.id
+        return storage.at(self.folder) / "checkpoints" / trial.id
 
     def weights(self, trial: Trial) -> Path:
         """File of a trial's selected weights."""
-        return self.checkpoints(trial) / WEIGHTS
+        return self.checkpoints(trial) / checkpoint.WEIGHTS
 
 
 def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report | None = None) -> Record | None:
@@ -65,7 +61,7 @@ def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report
     device = torch.device("cuda", torch.cuda.current_device()) if run.gpu else torch.device("cpu")
     data = _open(trial, run, device)
     try:
-        is_new = not (run.checkpoints(trial) / LAST).exists()
+        is_new = not checkpoint.exists(run.checkpoints(trial))
         setup = _setup(trial, run, data, device, rank, world)
         training = Training(replace(setup, weights=_weights_before(trial, run) if is_new else None))
         progress = _restore(training, run.checkpoints(trial), started)
@@ -119,38 +115,30 @@ def _weights_before(trial: Trial, run: Run) -> dict[str, torch.Tensor] | None:
     file = run.weights(trial.start)
     if not file.exists():
         raise FileNotFoundError(lost(trial.start, run))
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return checkpoint.load_weights(file)
 
 
 def lost(source: Trial, run: Run) -> str:
     """What to do when a trial to start from has its record but no longer its weights."""
     return (
         f"{run.weights(source)}: no weights of '{source.label}' to start from; copy them here from where they were "
-        f"trained, or delete {record.path(Path(run.folder), source.id)} to train them again"
+        f"trained, or delete {record.path(storage.at(run.folder), source.id)} to train them again"
     )
 
 
 def _save(training: Training, folder: Path, progress: _Progress) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write_atomic(folder / LAST, _bytes({"training": training.state(), "progress": progress.state()}))
+    checkpoint.save(folder, {"training": training.state(), "progress": progress.state()})
 
 
 def _restore(training: Training, folder: Path, started: float) -> _Progress:
-    """Continue from `last.pt` if it is there. The folder bears the trial's id, so it can only be this trial's."""
-    file = folder / LAST
-    if not file.exists():
+    """Continue from a checkpoint if there is one. The folder bears the trial's id, so it can only be this trial's."""
+    state = checkpoint.load(folder)
+    if state is None:
         return _Progress(started)
-    state = torch.load(file, map_location="cpu", weights_only=True)
     training.restore(state["training"])
     before = state["progress"]
     log.info("%s continues after epoch %d", folder.name, len(training.history))
     return _Progress(started, before["elapsed"], before["restarts"] + 1, before["since"])
-
-
-def _bytes(state: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
 
 
 def _finish(
@@ -164,8 +152,7 @@ def _finish(
     setup, folder = training.setup, run.checkpoints(trial)
     best = training.best if outcome == "done" else None
     if best:
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write_atomic(folder / WEIGHTS, _bytes(best["weights"]))
+        checkpoint.save_weights(folder, best["weights"])
     result = blank(trial, run, outcome, reason).model_copy(
         update={
             "selected_epoch": best["epoch"] if best else None,
@@ -177,11 +164,11 @@ def _finish(
             "started": progress.since,
             "wall_seconds": progress.seconds,
             "restarts": progress.restarts,
-            "weights": WEIGHTS if best else None,
+            "weights": checkpoint.WEIGHTS if best else None,
         }
     )
-    record.write(result, Path(run.folder))
-    (folder / LAST).unlink(missing_ok=True)
+    record.write(result, storage.at(run.folder))
+    checkpoint.discard(folder)
     return result
 
 
@@ -227,7 +214,7 @@ def reevaluate(result: Record, folder: Path, time_steps: int) -> Tally:
     """
     trial = Trial.model_validate(result.trial)
     settings = Run(experiment=result.experiment, folder=str(folder), evaluation=Evaluation())
-    file = settings.checkpoints(trial) / (result.weights or WEIGHTS)
+    file = settings.checkpoints(trial) / (result.weights or checkpoint.WEIGHTS)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no weights; they are kept on the machine that trained them")
     trial = trial.model_copy(update={"time_steps": time_steps})
@@ -236,7 +223,7 @@ def reevaluate(result: Record, folder: Path, time_steps: int) -> Tally:
     try:
         config, task = trial.config(), trial.task(data.info)
         net = method.build(config, task)
-        net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        net.load_state_dict(checkpoint.load_weights(file))
         return evaluate(
             net, method, config, task, data, "test",
             batch_size=settings.evaluation.batch_size, limit_batches=trial.train.limit_batches,

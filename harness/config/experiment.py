@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from harness import storage
 from harness.config.block import Block
 from harness.config.data import DatasetBlock
 
@@ -40,14 +41,28 @@ class NetworkBlock(Block):
         return dict(self.model_extra or {})
 
 
+class LrScaling(Block):
+    """The learning rate for another batch size than the one it was chosen for."""
+
+    rule: Literal["linear", "sqrt"] = "linear"
+    """lr x batch_size / reference (Goyal et al., arXiv 1706.02677), or its square root (arXiv 1404.5997)."""
+    reference: int = Field(ge=1)
+    """The batch size that `lr` was chosen for."""
+
+
 class Train(Block):
     """The training recipe, the same for every method unless a method's own `train` overrides a key."""
 
-    LATER = frozenset({"compile"})
+    LATER = frozenset({"compile", "lr_scaling", "micro_batches", "sync_batch_norm"})
     epochs: int = Field(20, ge=0)
     """0 trains nothing: the weights are judged as they are at the start."""
     batch_size: int = Field(64, ge=1)
-    """Samples per update over all workers together."""
+    """Samples per update over all workers together, however many there are."""
+    micro_batches: int | Literal["auto"] = Field(1, ge=1)
+    """Parts that each worker's share of a batch is computed in, one after the other, with one update behind the last.
+    `auto`: twice as many whenever memory does not suffice. Batch norm then sees one part at a time."""
+    lr_scaling: LrScaling | None = None
+    """How the learning rate follows `batch_size`; None: not at all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -65,6 +80,8 @@ class Train(Block):
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient; larger ones are scaled down."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    sync_batch_norm: bool = False
+    """Batch norm over all workers' samples; else each worker normalises its own, and rank 0's statistics are kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes under autocast; weights stay float32."""
     compile: bool = False
@@ -124,6 +141,10 @@ class Scale(Block):
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: float | Literal["auto"] = "auto"
     """`auto`: one where the cluster has any, else none."""
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    """Workers of a trial on as few nodes as possible, or on as many; `strict_…`: all on one, no two on one."""
+    timeout_seconds: int = Field(600, ge=1)
+    """After so long without a message from another worker, which may be on a node that is gone, a worker gives up."""
 
 
 class Range(Block):
@@ -169,6 +190,8 @@ class Sweep(Block):
     """Trials at once; by default as many as the machines hold."""
     max_failures: int = Field(2, ge=0)
     """How often a trial whose process died is continued from its checkpoint."""
+    checkpoint_steps: int | None = Field(None, ge=1)
+    """Updates after which a trial is also saved inside an epoch, to go on with the exact next sample."""
 
     @model_validator(mode="after")
     def _search_is_complete(self) -> Self:
@@ -217,7 +240,7 @@ class Experiment(Block):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     results: str = "results"
-    """Folder that holds a folder per experiment."""
+    """Folder that holds a folder per experiment, or such a place in an object store (s3://bucket/results)."""
 
     @model_validator(mode="after")
     def _validates_when_it_must(self) -> Self:
@@ -243,8 +266,8 @@ class Experiment(Block):
 
     @property
     def folder(self) -> Path:
-        """Where this experiment's records stand, absolute."""
-        return Path(self.results).expanduser().resolve() / self.name
+        """Where this experiment's records stand, absolute or in an object store."""
+        return storage.at(self.results) / self.name
 
 
 def schema() -> dict[str, Any]:

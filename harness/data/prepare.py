@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import record
+from harness import storage
 from harness.contract import DatasetInfo, Sample
 from harness.data import disk, lock, prepared
 from harness.data.beton import journal
@@ -170,7 +170,7 @@ def _move(partial: Path, folder: Path, files: set[str], manifest: Manifest, *, a
     """Put what was written in place; until the last step, nothing of it counts."""
     content = manifest.model_dump_json(indent=1) + "\n"
     if anew:
-        record.write_atomic(partial / prepared.MANIFEST, content)
+        storage.write_atomic(partial / prepared.MANIFEST, content)
     for split in SPLITS:
         journal(partial / beton_file(split)).unlink(missing_ok=True)
     if anew:
@@ -179,7 +179,7 @@ def _move(partial: Path, folder: Path, files: set[str], manifest: Manifest, *, a
         return
     for name in files:
         (partial / name).replace(folder / name)
-    record.write_atomic(folder / prepared.MANIFEST, content)
+    storage.write_atomic(folder / prepared.MANIFEST, content)
     shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import cluster, record
+from harness import cluster, storage
 from harness.data import disk, lock, prepared
 from harness.data.download import CHUNK_BYTES
 from harness.data.prepared import MANIFEST, Bytes, Manifest
@@ -88,7 +88,7 @@ def _copied(origin: Path, target: Path, manifest: Manifest, progress: Bytes | No
                     progress(done, total)
             if not _is(unfinished / name, file):
                 raise ValueError(f"{unfinished / name} differs from what was prepared: see `harness data verify`")
-        record.write_atomic(unfinished / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        storage.write_atomic(unfinished / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     return total
