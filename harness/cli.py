@@ -11,7 +11,7 @@ import typer
 import yaml
 
 import harness
-from harness import cluster, data_cli, experiment_file
+from harness import cluster, data_cli, experiment_file, job, job_cli, provenance
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
@@ -25,6 +25,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failure, 2 the request was wrong, 3 some trials failed, 130/143 interrupted.",
 )
 app.add_typer(data_cli.app, name="data")
+app.add_typer(job_cli.app)
 
 Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
@@ -61,7 +62,7 @@ def main() -> None:
         print(f"harness: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
-        resume = " ".join(["harness", *sys.argv[1:]])
+        resume = provenance.command()
         print(f"harness: stopped by {stop}; what was done is saved. Resume with: {resume}", file=sys.stderr)
         sys.exit(stop.exit_code)
 
@@ -85,17 +86,25 @@ def sweep(file: File, set_: Set = None, smoke: Smoke = False, quiet: Quiet = Fal
 
     Trials that have a record are not run again, so the same command continues an interrupted sweep.
     """
+    experiment = job.placed(_experiment(file, set_, smoke, quiet))
+    with job.kept(experiment) as keeper:
+        _swept(experiment, _prepared(experiment, str(file), quiet), keeper, quiet, json_)
+
+
+def _swept(experiment: Experiment, trials: list, keeper: job.Kept | None, quiet: bool, json_: bool) -> None:
+    """Run the trials and say what came out; `keeper` is told how the job goes that this is, if it is one."""
     from harness import publish, sweep
     from harness.progress import Display
     from harness.tracking import Tracker
 
-    experiment = _experiment(file, set_, smoke, quiet)
-    trials = _prepared(experiment, str(file), quiet)
+    ahead = sweep.ahead(experiment, trials)
+    if keeper:
+        keeper.plan(len(trials), len(ahead))
     tracker = Tracker(experiment.tracking.uri, experiment.name) if experiment.tracking.mlflow else None
     problems: list[str] = []
     try:
-        with Display(sweep.ahead(experiment, trials), quiet=quiet) as display:
-            summary = sweep.run(experiment, trials, [display, *([tracker] if tracker else [])])
+        with Display(ahead, quiet=quiet) as display:
+            summary = sweep.run(experiment, trials, [each for each in (display, tracker, keeper) if each])
         files = publish.write(experiment, summary.records)
         if tracker:
             tracker.artifacts(files)
@@ -127,7 +136,7 @@ def train(
     from harness import backlog, sweep
     from harness.progress import described
 
-    experiment = _experiment(file, set_, smoke, quiet)
+    experiment = job.placed(_experiment(file, set_, smoke, quiet))
     wanted = {"label": method, "time_steps": time_steps, "seed": seed}
     trials = _prepared(experiment, str(file), quiet)
     fitting = [t for t in trials if all(value in (None, getattr(t, key)) for key, value in wanted.items())]

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from harness import authentication, job
 from harness.config import Scale
 from harness.experiment_file import ConfigError
 
 ENVIRONMENT = {
     # Also on one machine: Ray's ports listen on every interface, and a token keeps strangers out.
-    "RAY_AUTH_MODE": "token",
+    authentication.MODE: "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     # The default of 2 s is what every report of a Train worker then costs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -46,10 +48,12 @@ class Capacity:
 
 
 def prepare_environment() -> None:
-    """Set the defaults of `ENVIRONMENT` where the user has not; has to come before `import ray`."""
-    existing = bool(os.environ.get("RAY_ADDRESS"))
+    """Set the defaults of `ENVIRONMENT` where the user has not; has to come before `import ray`.
+
+    A job is as its cluster is: who submitted it has seen to it that both agree.
+    """
     for key, value in ENVIRONMENT.items():
-        if not (existing and key == "RAY_AUTH_MODE"):
+        if not (key == authentication.MODE and job.current()):
             os.environ.setdefault(key, value)
 
 
@@ -67,8 +71,9 @@ def connected(scale: Scale) -> Iterator[Capacity]:
         yield _capacity(ray)
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        _join(ray)
     else:
+        authentication.ensure_token()
         ray.init(address="local", **_local(scale))
     try:
         yield _capacity(ray)
@@ -83,6 +88,24 @@ def is_given() -> bool:
     return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
+def _join(ray: Any) -> None:
+    """Connect to the cluster that RAY_ADDRESS names; its workers get our `ENVIRONMENT`, as those of our own do."""
+    if (address := _head()) and not job.current():
+        authentication.agree(address)
+    # What the job's own environment names already must not be named again.
+    ours = {key: os.environ[key] for key in ENVIRONMENT if key != authentication.MODE and key not in job.variables()}
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, runtime_env={"env_vars": ours})
+
+
+def _head() -> str | None:
+    """Host and port of the head that RAY_ADDRESS names, where Ray would look for it; None where it looks further."""
+    address = os.environ["RAY_ADDRESS"]
+    if address == "auto":
+        note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+        return note.read_text().strip() if note.exists() else None
+    return None if "://" in address or address == "local" else address
+
+
 def on_every_node(function: Callable, *arguments: Any) -> "Everywhere":
     """Call a function once on every node of the cluster that is given, on all at the same time."""
     prepare_environment()
@@ -90,7 +113,7 @@ def on_every_node(function: Callable, *arguments: Any) -> "Everywhere":
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        _join(ray)
     task = ray.remote(num_cpus=0, max_retries=0)(function)
     tasks = {}
     for node in ray.nodes():

@@ -1,18 +1,32 @@
 """Where a result came from: machine, package versions, commit."""
 
+import json
 import os
 import platform
+import re
+import shlex
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
 import harness
 
 PACKAGES = ("torch", "ray", "mlflow", "ffcv", "numpy", "torchvision", "tonic", "pydantic")
+
+NOTE = ".shipped.json"
+"""Beside the package in a job's folder: what `.git` would say if it travelled."""
+
+
+class Shipped(NamedTuple):
+    """The content of the note that travels with a job."""
+
+    commit: str | None
+    dirty: bool | None
 
 
 @cache
@@ -47,13 +61,29 @@ def installed(package: str) -> str | None:
 
 @cache
 def commit() -> tuple[str | None, bool | None]:
-    """The commit that the harness runs from and whether tracked files differ from it; None outside a checkout."""
+    """The commit that the harness runs from and whether tracked files differ from it; None outside a checkout.
+
+    In a job it is the commit of the checkout that was shipped.
+    """
     head = _git("rev-parse", "HEAD")
     if head is None:
-        return None, None
+        return _shipped()
     # Results are written into the checkout while it runs, and they are no code.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":!results")
     return head, bool(changed)
+
+
+def command() -> str:
+    """The command line of this process as records and logs may show it: without a password in a URL."""
+    return re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["harness", *sys.argv[1:]]))
+
+
+def _shipped() -> Shipped:
+    try:
+        note = json.loads((Path(harness.__file__).parent.parent / NOTE).read_text())
+        return Shipped(note["commit"], note["dirty"])
+    except (OSError, ValueError, KeyError):
+        return Shipped(None, None)
 
 
 def _git(*arguments: str) -> str | None:

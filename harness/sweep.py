@@ -1,6 +1,5 @@
 """The trials that have no record yet, as Ray Tune trials."""
 
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +56,7 @@ def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
     return Run(
         experiment=experiment.name, folder=str(experiment.folder), evaluation=experiment.evaluation,
         loader=experiment.dataset.loader, threads=experiment.scale.cpus_per_worker, gpu=gpu,
-        command=" ".join(["harness", *sys.argv[1:]]), commit=commit, dirty=dirty,
+        command=provenance.command(), commit=commit, dirty=dirty,
     )  # fmt: skip
 
 
