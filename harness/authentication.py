@@ -8,6 +8,7 @@ import os
 import secrets
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -107,7 +108,7 @@ def _ask_dashboard(address: str, ours: str | None) -> Answer:
         if error.code in (401, 403):
             return "unauthorized" if error.code == 401 else "forbidden"
         raise ConfigError(f"{address}: answers {error.code} {error.reason}, so it is no Ray dashboard") from error
-    except (OSError, ValueError) as error:  # URLError is an OSError
+    except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
         raise ConfigError(
             f"{address}: no Ray dashboard answers ({_reason(error)}); is the cluster up, and the tunnel to it open?"
         ) from error
@@ -137,4 +138,6 @@ def _ask_head(address: str, ours: str | None) -> Answer:
 
 def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", error)
+    if isinstance(cause, HTTPException) and not isinstance(cause, ValueError):
+        return "it does not speak HTTP"
     return getattr(cause, "strerror", None) or str(cause)

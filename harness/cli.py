@@ -11,7 +11,7 @@ import typer
 import yaml
 
 import harness
-from harness import cluster, data_cli, experiment_file, job, job_cli, provenance
+from harness import cluster, data_cli, experiment_file, job, job_cli, provenance, sealed
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
@@ -57,6 +57,7 @@ def main() -> None:
 
     cluster.prepare_environment()
     try:
+        sealed.unseal()
         app()
     except ConfigError as error:
         print(f"harness: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from harness import experiment_file, interrupt, job, parcel, plan
+from harness import experiment_file, interrupt, job, parcel
 from harness.command import File, Json, Quiet, Set, refused, say, show
 from harness.config import Experiment
 from harness.experiment_file import ConfigError
@@ -208,6 +208,7 @@ def _forwarded(names: list[str]) -> dict[str, str]:
 
 def _count(experiment: Experiment, file: Path) -> int | None:
     """How many trials there are, if this machine knows the dataset's shape; raises ConfigError for a wrong file."""
+    from harness import plan
     from harness.data import source
 
     try:

@@ -1,0 +1,145 @@
+"""A real Ray head on ports of its own, with a token, that knows nothing of this checkout; and a checkout to ship."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+MARKER = "0.1.0+marker"
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait for a fact, and return it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def free_ports(number: int) -> list[int]:
+    """Free ports below those that the system hands out by itself, and outside of Ray's own range for workers."""
+    found: list[int] = []
+    while len(found) < number:
+        port = 20000 + secrets.randbelow(12000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+    return found
+
+
+@dataclass
+class Head:
+    """A head: where it is, and how to talk to it."""
+
+    folder: Path
+    port: int
+    dashboard: int
+    client: int
+    token: str
+    process: subprocess.Popen
+    environment: dict[str, str] = field(default_factory=dict)
+    """For commands that know the token."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def harness(self, *arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one command line of the harness as another process, from the code in `cwd`."""
+        return subprocess.run(
+            command(*arguments), cwd=cwd, env={**self.environment, **environment}, capture_output=True, text=True,
+            timeout=240,
+        )  # fmt: skip
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def clean(**more: str) -> dict[str, str]:
+    """This process's environment without what tells Ray or Python where things are."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH", "MLFLOW_", "HARNESS_"))}
+    kept |= {key: os.environ[key] for key in ("HARNESS_DATA", "HARNESS_CACHE") if key in os.environ}
+    binaries = Path(sys.executable).parent
+    return kept | {"PATH": f"{binaries}:{kept['PATH']}", "OMP_NUM_THREADS": "1"} | more
+
+
+@contextlib.contextmanager
+def started(folder: Path, **environment: str) -> Iterator[Head]:
+    """A head for the length of the block, in a home of its own."""
+    port, dashboard, client, *others = free_ports(7)
+    token = secrets.token_hex(32)
+    # Its sockets' paths must be short.
+    short = Path(f"/tmp/r{os.getpid()}_{port}")
+    names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+    options = [f"--{name}={number}" for name, number in zip(names, others, strict=True)]
+    here = folder / "head"
+    here.mkdir()
+    node = clean(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, HOME=str(here), **environment)
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+         f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+         f"--ray-client-server-port={client}", f"--temp-dir={short}", "--num-cpus=2",
+         "--object-store-memory=100000000", "--disable-usage-stats", *options],
+        cwd=here, env=node, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    head = Head(short, port, dashboard, client, token, process, clean(RAY_AUTH_TOKEN=token, HOME=str(here)))
+    try:
+        wait_for(lambda: _answers(dashboard) or process.poll() is not None, 60)
+        assert process.poll() is None, process.communicate()[0]
+        yield head
+    finally:
+        end(process)
+        shutil.rmtree(short, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(family, timeout=30)
+    process.communicate()
+
+
+def checkout(folder: Path) -> Path:
+    """A checkout that can be told from every other installation, with things in it that must not travel."""
+    for name in ("harness", "methods", "datasets", "results/published"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    version = folder / "harness" / "__init__.py"
+    version.write_text(version.read_text().replace('__version__ = "0.1.0"', f'__version__ = "{MARKER}"'))
+    assert MARKER in version.read_text()
+    for name in ("data/images.bin", "results/old/0123456789ab.json", "my-venv/pyvenv.cfg", "my-venv/lib/x.py", ".env",
+                 "weights.pt", "mlflow.db", "key.pem", "harness/__pycache__/x.pyc", "d.beton"):  # fmt: skip
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("must not travel")
+    return folder
+
+
+def commit(folder: Path) -> str:
+    """Make a folder a git checkout and return its commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for arguments in (["init", "-q"], ["add", "harness", "methods", "datasets"], ["commit", "-q", "-m", "t"]):
+        subprocess.run([*git, *arguments], check=True, capture_output=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
