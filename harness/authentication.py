@@ -119,7 +119,7 @@ def _ask_dashboard(address: str, ours: str | None) -> Answer:
 
 def _ask_head(address: str, ours: str | None) -> Answer:
     """Ask the cluster's store whether nodes are alive; with an empty message, as only the status matters."""
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     metadata = [("authorization", f"Bearer {ours}")] if ours is not None else None
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:

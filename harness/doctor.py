@@ -8,9 +8,10 @@ from typing import Literal
 
 from rich.table import Table
 
-from harness import plugins, provenance
+from harness import authentication, plugins, provenance
 from harness.data import ffcv_compat, prepare
 from harness.data.source import Source, cache, find
+from harness.experiment_file import ConfigError
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Check:
 
 def checks() -> list[Check]:
     """Every check, in the order in which they matter."""
-    return [_torch(), _ffcv(), *_packages(), *_datasets(), _disk(), _threads()]
+    return [_torch(), _ffcv(), *_packages(), *_datasets(), _disk(), _threads(), _cluster()]
 
 
 def shown(found: list[Check]) -> Table:
@@ -122,6 +123,19 @@ def _threads() -> Check:
     limits = {key: os.environ[key] for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if key in os.environ}
     shown = ", ".join(f"{key}={value}" for key, value in limits.items()) or "no limit set"
     return Check("threads", "ok", f"{machine['cores']} cores, {machine['memory_bytes'] / 1e9:.0f} GB memory; {shown}")
+
+
+def _cluster() -> Check:
+    """The cluster that the environment names, asked whether it answers and takes our token."""
+    address = os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_API_SERVER_ADDRESS")
+    if not address:
+        return Check("cluster", "ok", "none is named (RAY_ADDRESS), so a sweep starts a Ray of its own, with a token")
+    try:
+        with_token = authentication.wanted()
+        authentication.agree(address)
+    except ConfigError as error:
+        return Check("cluster", "missing", str(error))
+    return Check("cluster", "ok", f"{address} answers" + (", and takes the token" if with_token else " to anybody"))
 
 
 def _home(path: Path) -> str:

@@ -81,7 +81,9 @@ def placed(experiment: Experiment) -> Experiment:
         return experiment
     tracking = experiment.tracking
     if tracking.mlflow and not (tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")):
-        log.warning("MLflow: no server is named (tracking.uri or MLFLOW_TRACKING_URI), so nothing is sent from this job")
+        log.warning(
+            "MLflow: no server is named (tracking.uri or MLFLOW_TRACKING_URI), so nothing is sent from this job"
+        )
         experiment = experiment.model_copy(update={"tracking": tracking.model_copy(update={"mlflow": False})})
     place = experiment.results
     if storage.is_remote(place) or Path(place).expanduser().is_absolute():

@@ -6,21 +6,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
-from rich.table import Table
 
-from harness import experiment_file, interrupt, job, parcel
+from harness import experiment_file, interrupt, job, job_table, parcel
 from harness.command import File, Json, Quiet, Set, refused, say, show
 from harness.config import Experiment
 from harness.experiment_file import ConfigError
 
 if TYPE_CHECKING:  # imports Ray
-    from harness.jobs import Cluster, Job
+    from harness.jobs import Cluster
 
 app = typer.Typer()
 
@@ -103,7 +101,7 @@ def status(
     if results is not None:
         if address is not None:
             raise ConfigError("--results: read without a cluster, so it takes no --address")
-        _show([_of_file(each) for each in _kept(results, name)], json_)
+        _show([job_table.of_file(each) for each in _kept(results, name)], json_)
         return
     with _answered():
         cluster = jobs.Cluster(_address(address))
@@ -111,9 +109,10 @@ def status(
             assert name is not None
             raise typer.Exit(_followed(cluster, name, quiet))
         if name is None:
-            _show([_of_job(each) for each in cluster.jobs()], json_)
+            _show([job_table.of_job(each) for each in cluster.jobs()], json_)
             return
-        row = _of_job(cluster.job(name)) | {"log": cluster.log(name).splitlines()[-TAIL_LINES:]}
+        found, log = cluster.job(name), cluster.log(name)
+        row = job_table.of_job(found, log) | {"log": log.splitlines()[-TAIL_LINES:]}
     if json_:
         print(json.dumps(row, indent=1))
     else:
@@ -239,47 +238,8 @@ def _kept(results: str, name: str | None) -> list[job.Status]:
     return found
 
 
-def _of_file(told: job.Status) -> dict:
-    state = told.state if told.exit_code is None else f"{told.state}, exit code {told.exit_code}"
-    return {
-        "job": told.job, "experiment": told.experiment, "state": state, "exit_code": told.exit_code,
-        "trials": _trials(told), "started": told.started, "ended": told.ended, "reason": told.reason,
-        "command": told.command, "results": told.results,
-    }  # fmt: skip
-
-
-def _of_job(found: "Job") -> dict:
-    """What the cluster knows of a job, with what the job wrote itself if that is within reach."""
-    from harness import jobs
-
-    told = found.status()
-    code = jobs.exit_code(found, told) if found.is_over else None
-    planned = f"? of {found.metadata['trials']}" if "trials" in found.metadata else None
-    return {
-        "job": found.id, "experiment": found.metadata.get("experiment"), "state": found.state, "exit_code": code,
-        "trials": _trials(told) if told else planned, "started": _time(found.started), "ended": _time(found.ended),
-        "reason": told.reason if told else None, "command": told.command if told else found.command,
-        "results": found.metadata.get("results"),
-    }  # fmt: skip
-
-
-def _trials(told: job.Status) -> str | None:
-    if told.trials is None:
-        return None
-    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in told.outcomes.items())
-    return f"{told.done} of {told.trials}" + (f" ({outcomes})" if outcomes else "")
-
-
-def _time(seconds: float | None) -> str | None:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
-
-
-def _show(rows: list[dict], json_: bool) -> None:
+def _show(rows: list[dict[str, Any]], json_: bool) -> None:
     if json_:
         print(json.dumps(rows, indent=1))
-        return
-    columns = ("job", "experiment", "state", "exit_code", "trials", "started", "ended")
-    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    show(table)
+    else:
+        show(job_table.shown(rows))

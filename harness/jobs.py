@@ -1,11 +1,9 @@
 """Jobs on a Ray cluster, from outside: submitted, followed, looked at, stopped, through the dashboard's address."""
 
 import asyncio
-import json
 import os
 import queue
 import shlex
-import sys
 import threading
 import time
 import uuid
@@ -80,17 +78,16 @@ class Cluster:
     def __init__(self, address: str) -> None:
         self.address = address if address.startswith(("http://", "https://")) else f"http://{address}"
         authentication.agree(self.address)
-        # Ray prefers its own variables to what it is given.
-        os.environ["RAY_API_SERVER_ADDRESS"] = self.address
         cluster.prepare_environment()
-        import logging
-
         from ray.job_submission import JobSubmissionClient
 
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        with _asked(self.address):
-            self._client = JobSubmissionClient(self.address)
+        # Ray remembers the first token that it has seen.
+        token = authentication.token() if authentication.wanted() else None
+        headers = {"Authorization": f"Bearer {token}"} if token else None
+        with _asked(self.address), _without("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+            self._client = JobSubmissionClient(self.address, headers=headers)
         # Ray's client waits for ever for an answer.
         self._client._do_request = partial(self._client._do_request, timeout=PATIENCE_SECONDS)
 
@@ -220,6 +217,16 @@ def _job(details: Any) -> Job:
     )  # fmt: skip
 
 
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Without some environment variables, which Ray prefers to what it is given."""
+    taken = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
+
+
 def exit_code(found: Job, status: Status | None) -> int:
     """The exit code of a job that is over: the driver's own, as far as anybody knows it."""
     if found.exit_code is not None:
@@ -244,7 +251,9 @@ def _asked(address: str, name: str | None = None) -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if name and ("status code 404" in text or "does not exist" in text):
-            raise ConfigError(f"{name}: {address} knows no such job; `harness status` lists those that it knows") from error
+            raise ConfigError(
+                f"{name}: {address} knows no such job; `harness status` lists those that it knows"
+            ) from error
         raise Refused(f"{address}: {_answer(text)}") from error
 
 

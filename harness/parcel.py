@@ -71,7 +71,10 @@ def gather(experiment: Path, exclude: Sequence[str] = ()) -> Parcel:
     `exclude` names further files and folders, as patterns of their paths in the checkout.
     """
     root = Path(harness.__file__).parent.parent
-    names = [name for name in _names(root) if not _left_out(name) and not _matches(name, exclude)]
+    names = [name for name in _names(root) if not _left_out(name)]
+    # A virtual environment may have any name; what it holds is found on the nodes.
+    environments = [str(Path(name).parent) for name in names if Path(name).name == "pyvenv.cfg"]
+    names = [name for name in names if not _matches(name, [*exclude, *environments])]
     sizes = {name: (root / name).stat().st_size for name in names}
     files = {name: root / name for name in names if sizes[name] < LARGE_BYTES}
     inside = os.path.relpath(experiment.resolve(), root.resolve())
@@ -136,11 +139,7 @@ def _listed(root: Path) -> list[str] | None:
 def _walked(root: Path, top: Path) -> Iterator[str]:
     for folder, folders, files in os.walk(top):
         here = Path(folder).relative_to(root)
-        # A virtual environment may have any name; what it holds is found on the nodes.
-        folders[:] = [
-            name for name in folders
-            if not _left_out(f"{here / name}/") and not Path(folder, name, "pyvenv.cfg").exists()
-        ]  # fmt: skip
+        folders[:] = [name for name in folders if not _left_out(f"{here / name}/")]
         yield from (str(here / name) for name in files if Path(folder, name).is_file())
 
 
@@ -149,7 +148,7 @@ def _left_out(name: str) -> bool:
     if FOLDERS & set(parts) or any(part.endswith(".egg-info") for part in parts):
         return True
     # `results/published/` is on the way to what stays.
-    if parts[0] in TOP_FOLDERS and (parts + ("",))[:2] not in {("results", "published"), ("results", "")}:
+    if parts[0] in TOP_FOLDERS and (*parts, "")[:2] not in {("results", "published"), ("results", "")}:
         return True
     return not name.endswith("/") and (
         parts == ("results",) or any(fnmatch(parts[-1].lower(), pattern) for pattern in FILES)

@@ -84,7 +84,12 @@ def started(folder: Path, **environment: str) -> Iterator[Head]:
     token = secrets.token_hex(32)
     # Its sockets' paths must be short.
     short = Path(f"/tmp/r{os.getpid()}_{port}")
-    names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+    names = (
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "metrics-export-port",
+        "runtime-env-agent-port",
+    )
     options = [f"--{name}={number}" for name, number in zip(names, others, strict=True)]
     here = folder / "head"
     here.mkdir()

@@ -1,4 +1,4 @@
-"""Every file of clusters/ against its consumer's own schema, and Slurm's script against commands that act like Slurm."""
+"""Every file of clusters/ against its consumer's own schema; Slurm's script with commands that act like Slurm's."""
 
 import json
 import re
@@ -71,7 +71,9 @@ def test_clouds_scale_from_none_on_spot_behind_a_head_on_demand(name):
     # Ray's defaults would install another Ray.
     assert config["setup_commands"] == config["head_setup_commands"] == config["worker_setup_commands"] == []
     images = {config["docker"].get(key) for key in ("image", "head_image", "worker_image")} - {None}
-    assert images == {f"registry.example.com/snn-harness:{v}" for v in (("cpu", "cuda") if "cpu" not in name else ("cpu",))}
+    assert images == {
+        f"registry.example.com/snn-harness:{v}" for v in (("cpu", "cuda") if "cpu" not in name else ("cpu",))
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in CLOUDS if name.startswith("aws")])
@@ -87,19 +89,69 @@ def test_amazons_own_schema_takes_the_machines(name):
 
 
 SECURE = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-RAY_CLUSTER = {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
-               "workerGroupSpecs", "gcsFaultToleranceOptions", "headServiceAnnotations", "suspend", "managedBy"}
+RAY_CLUSTER = {
+    "rayVersion",
+    "authOptions",
+    "enableInTreeAutoscaling",
+    "autoscalerOptions",
+    "headGroupSpec",
+    "workerGroupSpecs",
+    "gcsFaultToleranceOptions",
+    "headServiceAnnotations",
+    "suspend",
+    "managedBy",
+}
 HEAD_GROUP = {"serviceType", "headService", "enableIngress", "rayStartParams", "template", "resources", "labels"}
-WORKER_GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "idleTimeoutSeconds", "suspend",
-                "rayStartParams", "template", "scaleStrategy", "resources", "labels"}
-AUTOSCALER = {"resources", "image", "imagePullPolicy", "env", "envFrom", "volumeMounts", "securityContext",
-              "idleTimeoutSeconds", "upscalingMode", "version"}
-RAY_JOB = {"activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata",
-           "clusterSelector", "submitterConfig", "managedBy", "deletionStrategy", "entrypoint", "runtimeEnvYAML",
-           "jobId", "submissionMode", "entrypointResources", "entrypointNumCpus", "entrypointNumGpus",
-           "ttlSecondsAfterFinished", "shutdownAfterJobFinishes", "suspend", "preRunningDeadlineSeconds"}
-"""Fields of KubeRay's v1 kinds, from its API reference (ray-operator/apis/ray/v1/*_types.go, release 1.5); no package has
-their schemas. `ray start` itself knows the keys of rayStartParams."""
+WORKER_GROUP = {
+    "groupName",
+    "replicas",
+    "minReplicas",
+    "maxReplicas",
+    "numOfHosts",
+    "idleTimeoutSeconds",
+    "suspend",
+    "rayStartParams",
+    "template",
+    "scaleStrategy",
+    "resources",
+    "labels",
+}
+AUTOSCALER = {
+    "resources",
+    "image",
+    "imagePullPolicy",
+    "env",
+    "envFrom",
+    "volumeMounts",
+    "securityContext",
+    "idleTimeoutSeconds",
+    "upscalingMode",
+    "version",
+}
+RAY_JOB = {
+    "activeDeadlineSeconds",
+    "backoffLimit",
+    "rayClusterSpec",
+    "submitterPodTemplate",
+    "metadata",
+    "clusterSelector",
+    "submitterConfig",
+    "managedBy",
+    "deletionStrategy",
+    "entrypoint",
+    "runtimeEnvYAML",
+    "jobId",
+    "submissionMode",
+    "entrypointResources",
+    "entrypointNumCpus",
+    "entrypointNumGpus",
+    "ttlSecondsAfterFinished",
+    "shutdownAfterJobFinishes",
+    "suspend",
+    "preRunningDeadlineSeconds",
+}
+"""Fields of KubeRay's v1 kinds, from its API reference (ray-operator/apis/ray/v1/*_types.go, release 1.5); no package
+has their schemas. `ray start` itself knows the keys of rayStartParams."""
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -183,7 +235,9 @@ def test_every_file_opens_with_what_it_is_and_its_commands_and_holds_no_secret(n
     comment = re.match(r"(#.*\n)+", text(name)).group(0)
     assert "docker build" in comment if name == "Dockerfile" else {"Start", "Stop"} <= set(comment.split())
     assert f"({name})" in text("README.md")
-    assert not re.search(r"(?i)(AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|auth_token\s*[:=]\s*[0-9a-f]{16})", text(name))
+    assert not re.search(
+        r"(?i)(AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|auth_token\s*[:=]\s*[0-9a-f]{16})", text(name)
+    )
 
 
 def pinned(package: str) -> str:
@@ -301,7 +355,7 @@ def test_slurms_script_runs_a_sweep_on_all_nodes_and_a_preempted_one_goes_back_i
     script = subprocess.Popen(slurm_script("sweep", file), env=slurm, stdout=log, stderr=subprocess.STDOUT)
     try:
         token = tmp_path / "home/.snn-ray/4711/token"
-        wait_for(lambda: token.exists() and token.stat().st_size == 64 or script.poll() is not None)
+        wait_for(lambda: (token.exists() and token.stat().st_size == 64) or script.poll() is not None)
         assert token.stat().st_mode & 0o777 == 0o600
         assert token.parent.stat().st_mode & 0o777 == 0o700
         # One CPU on each node: that both train at the same time means that both nodes are there.
