@@ -11,16 +11,16 @@ from harness.config import Train
 
 
 def optimizer(groups: Iterable[torch.nn.Parameter] | list[dict[str, Any]], recipe: Train) -> Optimizer:
-    """The recipe's optimizer over parameters or torch parameter groups; a group's own `lr` follows the batch size too."""
-    groups = [_scaled(group, recipe) if isinstance(group, dict) else group for group in groups]
+    """The recipe's optimizer over parameters or torch parameter groups; a group's own `lr` is scaled alike."""
+    scaled: Any = [_scaled(group, recipe) if isinstance(group, dict) else group for group in groups]
     lr, decay = recipe.lr * lr_scale(recipe), recipe.weight_decay
     match recipe.optimizer:
         case "sgd":
-            return SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay)
+            return SGD(scaled, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay)
         case "adam":
-            return Adam(groups, lr=lr, weight_decay=decay)
+            return Adam(scaled, lr=lr, weight_decay=decay)
         case "adamw":
-            return AdamW(groups, lr=lr, weight_decay=decay)
+            return AdamW(scaled, lr=lr, weight_decay=decay)
         case _:
             assert_never(recipe.optimizer)
 

@@ -101,7 +101,7 @@ class FeedbackNet(nn.Module):
     @property
     def synced(self) -> bool:
         """Whether batch norm, in training, makes one batch of all workers' samples."""
-        return self.takes_batch_statistics and self.stages[0].norm.synced  # type: ignore[union-attr]
+        return bool(self.takes_batch_statistics and self.stages[0].norm.synced)  # type: ignore[union-attr]
 
     def currents(
         self, mean: Float[Tensor, "B C H W"], frames: Sequence[Tensor] | Tensor, *, reference: Tensor | None = None

@@ -60,7 +60,7 @@ def batch_norm(
     rows: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor, *, momentum: float,
     eps: float,
 ) -> Tensor:  # fmt: skip
-    """`torch.nn.functional.batch_norm` in training, over all workers' rows (B, C, ...); moves the running statistics."""
+    """torch.nn.functional.batch_norm in training, over all workers' rows (B, C, ...); moves the running statistics."""
     mean, variance, count = moments(rows)
     with torch.no_grad():
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
