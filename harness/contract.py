@@ -119,9 +119,9 @@ class Method(Protocol):
     - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
     - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
       gradients do not come from one backward pass through `net.forward` per update;
-    - `updates_once(config) -> bool`: whether a step calls `update` once, behind all gradients; without it, it does. Only
-      then can a batch be computed in parts (`train.micro_batches`): `train_step` is called for each of them, and all
-      but the last call of `update` do nothing, so that gradients add up;
+    - `updates_once(config) -> bool`: whether a step calls `update` once, behind all gradients; without it, it does.
+      Only then can a batch be computed in parts (`train.micro_batches`): `train_step` is called for each of them, and
+      all but the last call of `update` do nothing, so that gradients add up;
     - `scores_differ(config) -> str | None`: the sentence why the logits of a step are not `predict`'s scores at T even
       without dropout and with norms on running statistics; without it, they are;
     - `EXACT`: settings (a dict) with which an iterative computation is exact to rounding, for checks of gradients.

@@ -18,7 +18,7 @@ class Descent:
     def __init__(
         self, net: nn.Module, method: Method, config: MethodConfig, recipe: Train, *, world: int = 1, parts: int = 1
     ) -> None:
-        """`parts`: how many a worker's share of a batch is computed in. Raises ValueError if it cannot be divided so."""
+        """`parts`: how many a worker's share of a batch is computed in. Raises ValueError if they cannot be equal."""
         self.method, self.config, self.recipe, self.world, self.parts = method, config, recipe, world, parts
         if recipe.batch_size % (world * parts):
             raise ValueError(

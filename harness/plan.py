@@ -225,11 +225,12 @@ def _refuse_impossible_batches(trial: Trial, method: Any, where: str) -> None:
     share, rest = divmod(train.batch_size, workers)
     if rest:
         raise ConfigError(
-            f"{where}: train.batch_size: {train.batch_size} cannot be shared equally by {workers} workers (scale.workers)"
+            f"{where}: train.batch_size: {train.batch_size} cannot be shared equally by {workers} workers "
+            f"(scale.workers)"
         )
     if train.micro_batches != 1 and not getattr(method, "updates_once", lambda config: True)(trial.config()):
         raise ConfigError(
-            f"{where}: train.micro_batches: '{trial.label}' updates the weights more than once a batch here, so a batch "
+            f"{where}: train.micro_batches: '{trial.label}' updates the weights more than once a batch, so a batch "
             f"cannot be computed in parts; remove the key"
         )
     if isinstance(train.micro_batches, int) and share % train.micro_batches:

@@ -96,7 +96,7 @@ class Network(nn.Module):
     @property
     def _summed(self) -> solvers.Summed | None:
         """How workers solve one equation together, where batch norm makes one batch of all their samples."""
-        return synced.summed if self.body.synced else None
+        return synced.summed if self.body.over_workers else None
 
     def _simulated(self, currents: Currents) -> Iterator[Tensor]:
         """The last layer's (weighted) firing rates (B, ...) after each time step."""

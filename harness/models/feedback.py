@@ -99,7 +99,7 @@ class FeedbackNet(nn.Module):
         return self.stages[0].norm.training  # type: ignore[union-attr]
 
     @property
-    def synced(self) -> bool:
+    def over_workers(self) -> bool:
         """Whether batch norm, in training, makes one batch of all workers' samples."""
         return bool(self.takes_batch_statistics and self.stages[0].norm.synced)  # type: ignore[union-attr]
 
