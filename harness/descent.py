@@ -20,7 +20,7 @@ class Descent:
     ) -> None:
         """`parts`: how many a worker's share of a batch is computed in. Raises ValueError if they cannot be equal."""
         self.method, self.config, self.recipe, self.world, self.parts = method, config, recipe, world, parts
-        if recipe.batch_size % (world * parts):
+        if parts > 1 and recipe.batch_size % (world * parts):
             raise ValueError(
                 f"train.micro_batches: {parts} does not divide a worker's share of a batch, "
                 f"{recipe.batch_size} samples over {world} workers"

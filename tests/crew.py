@@ -25,9 +25,7 @@ def run(function: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "harness.loop"])
     with tempfile.TemporaryDirectory() as folder:
-        crew = [
-            context.Process(target=_work, args=(function, rank, world, folder, arguments)) for rank in range(world)
-        ]
+        crew = [context.Process(target=_work, args=(function, rank, world, folder, arguments)) for rank in range(world)]
         for worker in crew:
             worker.start()
         for worker in crew:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import plugins
+from harness import evaluation, plugins
 from harness.config import Train
 from harness.contract import Origin, Task
 from harness.loop import Setup, Training
@@ -91,7 +91,7 @@ CASES: dict[str, Case] = {
 
 def training(name: str, rank: int, world: int, **more: Any) -> Training:
     method, (network, options), settings, recipe = CASES[name]
-    recipe = {"lr": 0.05, "epochs": 2, "batch_size": BATCH_SIZE, "sync_batch_norm": True} | recipe
+    recipe = {"lr": 0.05, "epochs": 1, "batch_size": BATCH_SIZE, "sync_batch_norm": True} | recipe
     temporal = recipe.pop("temporal", False)
     parts = recipe.get("micro_batches", 1)
     return made(method, network, options, settings, recipe, temporal, rank=rank, world=world, parts=parts, **more)
@@ -148,3 +148,45 @@ def test_workers_learn_what_one_process_learns(name, one, several):
         for key, tolerance in (("losses", 1e-6), ("accuracies", 1e-9), ("weights", 1e-9)):
             torch.testing.assert_close(found[name][key], one[name][key], rtol=tolerance, atol=tolerance, msg=key)
         assert found[name]["samples"] == SIZES["test"]
+
+
+@pytest.mark.parametrize("name", ["bptt, tdbn", "dsr, unrolled", "ide, deep", "sltt"])
+def test_running_statistics_are_the_same_on_all_workers_and_on_one(name, one, several):
+    for found in several:
+        for ours, first, theirs in zip(
+            found[name]["buffers"], several[0][name]["buffers"], one[name]["buffers"], strict=True
+        ):
+            assert torch.equal(ours, first)
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def started(rank: int, world: int) -> dict[str, Any]:
+    """A conversion of a trained network, calibrated, and how it and its parts are judged."""
+    source = training("ann", 0, 1)
+    start = Origin("ann", source.setup.config.model_dump(), 1)
+    given = {key: value.clone() for key, value in source.net.state_dict().items()}
+    settings = {"calibration_percentile": 90.0, "calibration_batches": 2}
+    trained = made(
+        "conversion", *MLP, settings, {"epochs": 0, "batch_size": BATCH_SIZE}, False,
+        start=start, rank=rank, world=world, weights=given,
+    )  # fmt: skip
+    list(trained.epochs())
+    found = {"thresholds": torch.stack([b for n, b in trained.net.named_buffers() if n.endswith("v_threshold")])}
+    for limit in (None, 1, 2):
+        setup = trained.setup
+        for size in (4, 5):
+            tally = evaluation.evaluate(
+                trained.net, setup.method, setup.config, setup.task, setup.feed, "validation",
+                batch_size=size, limit_batches=limit, device=setup.device, rank=rank, world=world,
+            )  # fmt: skip
+            found[f"{size}, {limit}"] = torch.tensor([*tally.accuracies, tally.mean_loss, tally.samples])
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_evaluation_and_calibration_count_the_same_samples_once(world):
+    alone = started(0, 1)
+    assert [int(alone[key][-1]) for key in ("4, None", "4, 1", "5, 1", "5, 2")] == [7, 4, 5, 7]
+    for found in crew.run(started, world):
+        for key, expected in alone.items():
+            torch.testing.assert_close(found[key], expected, rtol=1e-6, atol=0)
