@@ -119,6 +119,9 @@ class Method(Protocol):
     - `param_groups(net, config) -> list[dict]`: groups for the optimizer, in torch's format;
     - `REDUCE = "explicit"`: gradients are averaged over workers in `update()` rather than by DDP's hooks. Needed when
       gradients do not come from one backward pass through `net.forward` per update;
+    - `updates_once(config) -> bool`: whether a step calls `update` once, behind all gradients; without it, it does.
+      Only then can a batch be computed in parts (`train.micro_batches`): `train_step` is called for each of them, and
+      all but the last call of `update` do nothing, so that gradients add up;
     - `scores_differ(config) -> str | None`: the sentence why the logits of a step are not `predict`'s scores at T even
       without dropout and with norms on running statistics; without it, they are;
     - `EXACT`: settings (a dict) with which an iterative computation is exact to rounding, for checks of gradients.
@@ -135,6 +138,9 @@ class Method(Protocol):
     @staticmethod
     def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Any, update: Update) -> StepOutput:
         """Learn from one batch: fill `p.grad` of every parameter and call `update()`.
+
+        Gradients are those of the mean over the batch. They are added to `p.grad` where it is there already, as
+        autograd does: then this is one of several parts of a batch.
 
         `x` is float of shape (T, B, C, H, W): normalised, for a still image a view that repeats it T times without a
         copy; it must not be written to. `y` is int64 of shape (B,) or, under label smoothing, class probabilities of

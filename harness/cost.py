@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import allocator
 from harness.contract import Method, MethodConfig, Task
-from harness.loop import Feed, in_time
+from harness.evaluation import Feed, in_time
 from harness.record import Cost, Energy, Epoch, Latency
 
 MAC_PICOJOULES = 4.6

@@ -126,7 +126,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _internal(part: Any) -> bool:
     """Pydantic's own names for the members of a union (`function-before[…]`, `float`), which no user wrote."""
-    return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "literal", "Range"})
+    return isinstance(part, str) and (
+        "[" in part or part in {"float", "int", "str", "literal", "Range", "constrained-int"}
+    )
 
 
 def _dotted(path: list) -> str:

@@ -1,27 +1,28 @@
 """The training loop: plain torch, one process among equals. Knows no Ray, no MLflow and no plug-in by name."""
 
 import logging
-import random
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from harness import optim
+from harness import midway, optim
 from harness.config import Selection, Train
 from harness.contract import Method, MethodConfig, Task
+from harness.descent import Descent
+from harness.evaluation import Feed, evaluate, in_time, precision
 from harness.metrics import Tally
+from harness.midway import Pass, seed_everything
+from harness.models import synced
 from harness.models.transfer import load
+from harness.pauses import Pauses, Question
 from harness.record import Epoch
 
 log = logging.getLogger(__name__)
@@ -29,18 +30,6 @@ log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 CHECK_EVERY = 100
 """Batches between two looks at whether the loss is still finite; a look waits for the device."""
-
-
-class Feed(Protocol):
-    """Where batches come from; `harness.data.loader.Data` is one."""
-
-    sizes: Mapping[str, int]
-
-    def batches(
-        self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
-        augmented: bool = True,
-    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-        """This worker's share of one pass: x of shape (B, C, H, W), or frames (T, B, C, H, W), and y (B,)."""
 
 
 class Stopped(Exception):
@@ -72,6 +61,8 @@ class Setup:
     world: int = 1
     weights: Mapping[str, Tensor] | None = None
     """State dict of the trial that this one starts from; None: fresh weights."""
+    parts: int = 1
+    """How many a worker's share of a batch is computed in."""
 
 
 class Training:
@@ -84,27 +75,34 @@ class Training:
         self.net = setup.method.build(setup.config, setup.task).to(setup.device)
         if setup.recipe.compile:
             self._compile_loops()
+        if setup.recipe.sync_batch_norm and setup.world > 1:
+            for norm in synced.norms(self.net):
+                norm.synced = True
         if setup.weights is not None:
             self._start(setup.weights)
-        groups = getattr(setup.method, "param_groups", _all_parameters)(self.net, setup.config)
-        self.optimizer = optim.optimizer(groups, setup.recipe)
-        # A method whose gradients do not come from one backward pass through forward() has them averaged in update().
-        self.explicit = getattr(setup.method, "REDUCE", "ddp") == "explicit"
-        overlapped = setup.world > 1 and not self.explicit
-        self.trained: nn.Module = DistributedDataParallel(self.net) if overlapped else self.net
+        self.descent = Descent(
+            self.net, setup.method, setup.config, setup.recipe, world=setup.world, parts=setup.parts
+        )  # fmt: skip
         self.history: list[Epoch] = []
         self.best: dict[str, Any] | None = None
+        self.midway: dict[str, Any] | None = None
+        """This worker's state within the epoch that it goes on in."""
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self, pauses: Pauses | None = None) -> Iterator[Epoch]:
         """Train the epochs that are left, yielding what each one showed; of none, judge the weights as they are.
 
-        Raises Diverged when the loss is no longer finite.
+        Raises Diverged when the loss is no longer finite, and Stopped, on all workers, when one is asked to stop:
+        behind a step, before an evaluation or after it, for half an evaluation cannot be gone on with.
         """
-        if self.setup.recipe.epochs == 0:
+        setup, pauses = self.setup, pauses or Pauses()
+        question = Question(pauses.stopping, rank=setup.rank, world=setup.world, device=setup.device)
+        if setup.recipe.epochs == 0:
             self._select(None, self.evaluate("validation"), None)
-        for epoch in range(len(self.history), self.setup.recipe.epochs):
-            self.history.append(self._epoch(epoch))
+        for epoch in range(len(self.history), setup.recipe.epochs):
+            self.history.append(self._epoch(epoch, pauses, question))
             yield self.history[-1]
+            if question.now():
+                raise Stopped
 
     def _compile_loops(self) -> None:
         """Let every layer of neurons that can do so fuse its loop over time."""
@@ -118,7 +116,7 @@ class Training:
     def _start(self, weights: Mapping[str, Tensor]) -> None:
         """Begin from another trial's weights, on all workers alike."""
         setup, recipe = self.setup, self.setup.recipe
-        batches = setup.feed.batches("train", recipe.batch_size // setup.world, seed=setup.seed, augmented=False)
+        batches = setup.feed.batches("train", recipe.batch_size, seed=setup.seed, augmented=False)
         inputs = (in_time(x, setup.task) for x, _ in islice(batches, recipe.limit_batches))
         self.net.eval()
         with self._precision():
@@ -127,15 +125,14 @@ class Training:
             for tensor in self.net.state_dict().values():
                 dist.broadcast(tensor, 0)
 
-    def _epoch(self, epoch: int) -> Epoch:
+    def _epoch(self, epoch: int, pauses: Pauses, question: Question) -> Epoch:
         setup = self.setup
         # All randomness of an epoch hangs on (seed, epoch, rank), so a restart needs no generator states.
         seed_everything(setup.seed, epoch, setup.rank)
         self.net.train()
-        started = _clock(setup.device)
-        tally, extras, steps = self._train(epoch)
+        done, seconds = self._train(epoch, pauses, question)
         trained = _clock(setup.device)
-        shown = tally.over_workers()
+        shown = done.tally.over_workers()
         self._broadcast_buffers()
         validation = self.evaluate("validation")
         test = self.evaluate("test") if setup.selection == "best_test" else None
@@ -147,46 +144,56 @@ class Training:
             validation_loss=validation.mean_loss if validation.samples else None,
             validation_accuracy=_last_accuracy(validation),
             test_accuracy=test.accuracies[-1] if test else None,
-            lr=self.optimizer.param_groups[0]["lr"],
-            seconds=trained - started,
+            lr=self.descent.optimizer.param_groups[0]["lr"],
+            seconds=seconds,
             evaluation_seconds=_clock(setup.device) - trained,
-            extras={key: value / steps for key, value in extras.items()},
+            extras={key: value / done.steps for key, value in done.extras.items()},
         )
 
-    def _train(self, epoch: int) -> tuple[Tally, dict[str, float], int]:
-        """One pass over the training samples: what was seen, the sums of the method's extras, the number of steps."""
+    def _train(self, epoch: int, pauses: Pauses, question: Question) -> tuple[Pass, float]:
+        """One pass over the training samples, and its seconds."""
         setup, recipe = self.setup, self.setup.recipe
+        done, self.midway = self._begun(), None
+        started = _clock(setup.device) - done.seconds
         per_epoch = setup.feed.sizes["train"] // recipe.batch_size
         per_epoch = min(per_epoch, recipe.limit_batches or per_epoch)
         batches = setup.feed.batches(
-            "train", recipe.batch_size, epoch=epoch, seed=setup.seed, rank=setup.rank, world=setup.world
-        )
-        tally = Tally.empty(1, setup.device)
-        extras: dict[str, float] = defaultdict(float)
-        losses: list[Tensor] = []
-        for index, (x, y) in enumerate(islice(batches, per_epoch)):
-            step = epoch * per_epoch + index
-            optim.set_lr(self.optimizer, optim.lr_factor(recipe, epoch=epoch, step=step))
+            "train", recipe.batch_size, epoch=epoch, seed=setup.seed, rank=setup.rank, world=setup.world,
+            start=done.steps,
+        )  # fmt: skip
+        for x, y in islice(batches, per_epoch - done.steps):
+            step = epoch * per_epoch + done.steps
+            optim.set_lr(self.descent.optimizer, optim.lr_factor(recipe, epoch=epoch, step=step))
             x, target = in_time(x, setup.task), _smoothed(y, setup.task.classes, recipe.label_smoothing)
             with self._precision():
-                output = setup.method.train_step(self.trained, x, target, setup.config, self._update)
-            tally = tally.merge(Tally.of(output.logits[None], y))
-            losses.append(output.loss)
-            for key, value in output.extras.items():
-                extras[key] += value
-            if len(losses) == CHECK_EVERY or index + 1 == per_epoch:
-                _check(losses, epoch, step)
-                losses.clear()
-        return tally, extras, per_epoch
+                output = self.descent.step(x, target)
+            done.add(output, y)
+            is_last = done.steps == per_epoch
+            stop = question.now() if is_last else question.after_step()
+            pause = stop or (not is_last and pauses.due(step + 1))
+            if pause or is_last or len(done.unchecked) == CHECK_EVERY:
+                _check(done.unchecked, epoch, step)
+                done.unchecked.clear()
+            if pause:
+                self._save(done, _clock(setup.device) - started, pauses)
+            if stop:
+                raise Stopped
+        return done, _clock(setup.device) - started
 
-    def _update(self) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.explicit and self.setup.world > 1:
-            average_gradients(parameters, self.setup.world)
-        if self.setup.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.setup.recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def _begun(self) -> Pass:
+        """The pass that this epoch goes on with."""
+        if self.midway is None:
+            return Pass(Tally.empty(1, self.setup.device))
+        return midway.put_back(self.midway, self.net, self.setup.device)
+
+    def _save(self, done: Pass, seconds: float, pauses: Pauses) -> None:
+        """Keep the state inside an epoch; all workers are there when it is safe."""
+        setup = self.setup
+        workers = midway.of_all_workers(done.state(seconds), self.net, setup.device, setup.world)
+        if setup.rank == 0 and pauses.save is not None:
+            pauses.save(self.state() | {"midway": workers})
+        if setup.world > 1:
+            dist.barrier()
 
     def evaluate(self, part: str) -> Tally:
         """The tally of a whole part, every sample once over all workers."""
@@ -216,20 +223,21 @@ class Training:
         self.net.load_state_dict(self.best["weights"])
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on exactly here, of tensors and plain values."""
+        """All that is needed to go on exactly here, behind an epoch, of tensors and plain values."""
         return {
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.descent.optimizer.state_dict(),
             "history": [epoch.model_dump() for epoch in self.history],
             "best": self.best,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned, or from what was saved inside an epoch."""
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.descent.optimizer.load_state_dict(state["optimizer"])
         self.history = [Epoch.model_validate(epoch) for epoch in state["history"]]
         self.best = state["best"]
+        self.midway = state["midway"][self.setup.rank] if "midway" in state else None
 
     def _broadcast_buffers(self) -> None:
         """Rank 0's running statistics for everybody, so that all workers judge the same network."""
@@ -241,49 +249,6 @@ class Training:
         return precision(self.setup.recipe, self.setup.device)
 
 
-@torch.no_grad()
-def evaluate(
-    net: nn.Module, method: Method, config: MethodConfig, task: Task, feed: Feed, part: str, *,
-    batch_size: int, limit_batches: int | None = None, device: torch.device, rank: int = 0, world: int = 1,
-) -> Tally:  # fmt: skip
-    """Accuracy after each time step and loss over one part, summed over all workers."""
-    net.eval()
-    tally = None
-    for x, y in islice(feed.batches(part, batch_size, rank=rank, world=world), limit_batches):
-        batch = Tally.of(method.predict(net, in_time(x, task), config), y)
-        tally = tally.merge(batch) if tally else batch
-    time_steps = task.time_steps if getattr(method, "SPIKING", True) else 1
-    return (tally or Tally.empty(time_steps, device)).over_workers()
-
-
-def in_time(x: Tensor, task: Task) -> Tensor:
-    """Input of shape (T, B, C, H, W): frames of events as they are, a still image as a view that repeats it T times."""
-    return x if task.temporal else x.unsqueeze(0).expand(task.time_steps, *x.shape)
-
-
-def precision(recipe: Train, device: torch.device) -> AbstractContextManager:
-    """The context in which the recipe's precision holds."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
-
-
-def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
-    """Replace every gradient by its mean over the workers, in one message."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= world
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-
-
-def seed_everything(*parts: int) -> None:
-    """Seed Python's, numpy's and torch's global generators by all of `parts` together."""
-    seeds = np.random.SeedSequence([part & 0xFFFFFFFF for part in parts]).generate_state(2)
-    random.seed(int(seeds[0]))
-    np.random.seed(int(seeds[0]))
-    torch.manual_seed(int(seeds[1]))
-
-
 def _last_accuracy(tally: Tally) -> float | None:
     """Accuracy after all time steps; None of no samples."""
     return tally.accuracies[-1] if tally.samples else None
@@ -291,10 +256,6 @@ def _last_accuracy(tally: Tally) -> float | None:
 
 def _take_over(net: nn.Module, weights: Mapping[str, Tensor], batches: Iterator[Tensor], config: MethodConfig) -> None:
     load(net, weights)
-
-
-def _all_parameters(net: nn.Module, config: MethodConfig) -> list[nn.Parameter]:
-    return [p for p in net.parameters() if p.requires_grad]
 
 
 def _smoothed(y: Tensor, classes: int, smoothing: float) -> Tensor:

@@ -149,11 +149,16 @@ def _of_method(
                 selection=experiment.evaluation.selection, workers=experiment.scale.workers,
             )  # fmt: skip
             _refuse_unknown_network(base, where)
-            for seed in experiment.seeds:
+            for number, seed in enumerate(experiment.seeds):
                 trial = base.model_copy(update={"seed": seed})
                 if entry.start:
                     trial = trial.model_copy(update={"start": stages.origin(entry, trial, offered, f"{where}.start")})
-                yield from _searched(experiment, _resolved(trial, method, info, where))
+                trial = _resolved(trial, method, info, where)
+                if number == 0:
+                    _refuse_useless_sync(trial, method, info, where)
+                for found in _searched(experiment, trial):
+                    _refuse_impossible_batches(found, method, where)
+                    yield found
 
 
 def _recipe(experiment: Experiment, entry: MethodBlock, method: Any, where: str) -> Train:
@@ -210,6 +215,53 @@ def _resolved(trial: Trial, method: Any, info: DatasetInfo, where: str) -> Trial
     if hasattr(method, "skip") and (reason := method.skip(config, task)):
         raise ConfigError(f"{where}: '{trial.method}' on network '{trial.network.name}', {info.title}: {reason}")
     return trial
+
+
+def _refuse_impossible_batches(trial: Trial, method: Any, where: str) -> None:
+    """Raise ConfigError where the samples of an update cannot be shared out as asked."""
+    train, workers = trial.train, trial.workers
+    if train.epochs == 0:
+        return
+    share, rest = divmod(train.batch_size, workers)
+    if rest:
+        raise ConfigError(
+            f"{where}: train.batch_size: {train.batch_size} cannot be shared equally by {workers} workers "
+            f"(scale.workers)"
+        )
+    if train.micro_batches != 1 and not getattr(method, "updates_once", lambda config: True)(trial.config()):
+        raise ConfigError(
+            f"{where}: train.micro_batches: '{trial.label}' updates the weights more than once a batch, so a batch "
+            f"cannot be computed in parts; remove the key"
+        )
+    if isinstance(train.micro_batches, int) and share % train.micro_batches:
+        raise ConfigError(
+            f"{where}: train.micro_batches: {train.micro_batches} does not divide a worker's share of a batch, "
+            f"{share} of {train.batch_size} samples"
+        )
+
+
+def _refuse_useless_sync(trial: Trial, method: Any, info: DatasetInfo, where: str) -> None:
+    """Raise ConfigError where batch norm over all workers is asked for without effect."""
+    if not trial.train.sync_batch_norm or trial.train.epochs == 0:
+        return
+    if trial.workers == 1:
+        raise ConfigError(
+            f"{where}: train.sync_batch_norm: a single worker (scale.workers) sees all samples anyway; remove the key"
+        )
+    import torch
+
+    from harness.models import synced
+
+    with torch.random.fork_rng():
+        net = method.build(trial.config(), trial.task(info))
+    try:
+        found = synced.norms(net)
+    except ValueError as error:
+        raise ConfigError(f"{where}: train.sync_batch_norm: {error}") from error
+    if not found:
+        raise ConfigError(
+            f"{where}: train.sync_batch_norm: '{trial.label}' on '{trial.network.name}' has no norm; remove the key"
+        )
 
 
 def _searched(experiment: Experiment, trial: Trial) -> Iterator[Trial]:

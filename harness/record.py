@@ -110,6 +110,8 @@ class Record(BaseModel):
     wall_seconds: float | None = None
     restarts: int = 0
     """How often the trial was continued from a checkpoint."""
+    micro_batches: int | None = None
+    """Parts that each worker's share of a batch was computed in, at the end; absent for one."""
     weights: str | None = None
     """File name of the selected weights, relative to the experiment's `checkpoints/<id>/`."""
 

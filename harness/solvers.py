@@ -10,7 +10,8 @@ copies of z and besides z, its residual and the best z so far:
     gmres      for affine f: the smallest residual that k calls can give              k + 1, at most 11
 
 Sample by sample, samples do not slow each other down. GMRES works on the whole batch, since it relies on f being one
-linear map, and batch norm couples the samples of a batch.
+linear map, and batch norm couples the samples of a batch. Where it couples those of several workers, all of them solve
+one equation together, each with its own samples' part of z: `summed` then adds up over workers.
 """
 
 import math
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
+Summed = Callable[[Tensor], Tensor]
+"""A worker's sums -> those of all workers. They must be the same to the bit on each: iterations hang on them."""
 Solver = Literal["neumann", "anderson", "broyden", "gmres"]
 
 
@@ -36,27 +39,34 @@ class Info:
 
 
 def solve(
-    solver: Solver, f: Function, z0: Tensor, *, tolerance: float, max_iterations: int, residual: Tensor | None = None
-) -> tuple[Tensor, Info]:
+    solver: Solver, f: Function, z0: Tensor, *, tolerance: float, max_iterations: int, residual: Tensor | None = None,
+    summed: Summed | None = None,
+) -> tuple[Tensor, Info]:  # fmt: skip
     """A fixed point of f to a relative tolerance, or the best z within max_iterations calls of f.
 
-    `residual` is f(z0) - z0, where it is known already; that saves a call. GMRES asks for an affine f.
+    `residual` is f(z0) - z0, where it is known already; that saves a call. GMRES asks for an affine f. `summed`: z is
+    this worker's part of what all of them solve together.
     """
     calls = 0
     if residual is None:
         residual, calls = f(z0) - z0, 1
-    first = residual.norm().item()
+    first = length(residual, summed).item()
     if solver == "gmres":
-        return _gmres(f, z0, residual, calls, target=tolerance * first, max_iterations=max_iterations)
+        return _gmres(f, z0, residual, calls, target=tolerance * first, max_iterations=max_iterations, summed=summed)
     propose = _proposer(solver)
     z, best, norm, lowest = z0, z0, first, first
     while lowest > tolerance * first and norm < float("inf") and calls < max_iterations:
         z = propose(z, residual)
         residual, calls = f(z) - z, calls + 1
-        norm = residual.norm().item()
+        norm = length(residual, summed).item()
         if norm < lowest:
             best, lowest = z, norm
     return best, Info(calls, lowest / first if first else 0.0)
+
+
+def length(z: Tensor, summed: Summed | None = None) -> Tensor:
+    """The norm of z, or of all workers' parts of it."""
+    return z.norm() if summed is None else summed(z.square().sum()).sqrt()
 
 
 def _proposer(solver: Literal["neumann", "anderson", "broyden"]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -133,14 +143,15 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gmres(
-    f: Function, z: Tensor, residual: Tensor, calls: int, *, target: float, max_iterations: int, memory: int = 10
-) -> tuple[Tensor, Info]:
+    f: Function, z: Tensor, residual: Tensor, calls: int, *, target: float, max_iterations: int, memory: int = 10,
+    summed: Summed | None = None,
+) -> tuple[Tensor, Info]:  # fmt: skip
     """GMRES for z - f(z) = 0 with affine f, begun anew after every `memory` calls.
 
     Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986). The residual is that of the small least-squares
     problem, which costs no call.
     """
-    first = norm = residual.norm().item()
+    first = norm = length(residual, summed).item()
     while target < norm < float("inf") and calls < max_iterations:
         # f(z + scale d) - f(z) = scale J d; with a scale of the residual's size, rounding does not hide J d.
         image, scale = z + residual, norm
@@ -150,7 +161,7 @@ def _gmres(
         while not ended and len(columns) < memory:
             new = f(torch.add(z, basis[-1], alpha=scale)) - image
             calls += 1
-            column = _orthogonalise(new.div_(-scale).add_(basis[-1]), basis)
+            column = _orthogonalise(new.div_(-scale).add_(basis[-1]), basis, summed)
             if not all(map(math.isfinite, column)):
                 ended = True
                 break
@@ -168,13 +179,14 @@ def _gmres(
     return z, Info(calls, norm / first if first else 0.0)
 
 
-def _orthogonalise(new: Tensor, basis: list[Tensor]) -> list[float]:
+def _orthogonalise(new: Tensor, basis: list[Tensor], summed: Summed | None) -> list[float]:
     """Take the part along the basis (orthonormal) out of `new`, in place; what it was, and the length that is left."""
     parts = []
     for direction in basis:
-        parts.append((direction * new).sum())
+        part = (direction * new).sum()
+        parts.append(part if summed is None else summed(part))
         new.addcmul_(direction, parts[-1], value=-1)
-    return torch.stack([*parts, new.norm()]).tolist()
+    return torch.stack([*parts, length(new, summed)]).tolist()
 
 
 def _least_squares(columns: list[list[float]], scale: float) -> tuple[list[float], list[float]]:

@@ -56,6 +56,7 @@ def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
     return Run(
         experiment=experiment.name, folder=str(experiment.folder), evaluation=experiment.evaluation,
         loader=experiment.dataset.loader, threads=experiment.scale.cpus_per_worker, gpu=gpu,
+        checkpoint_steps=experiment.sweep.checkpoint_steps,
         command=provenance.command(), commit=commit, dirty=dirty,
     )  # fmt: skip
 

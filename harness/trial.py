@@ -3,19 +3,22 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 
-from harness import allocator, checkpoint, cost, plugins, provenance, record, storage
+from harness import allocator, checkpoint, cost, memory, plugins, provenance, record, storage
 from harness.config import Block, Evaluation
 from harness.contract import Method
 from harness.data import loader
-from harness.loop import Diverged, Setup, Training, evaluate, precision
+from harness.evaluation import evaluate, precision
+from harness.loop import Diverged, Setup, Training
+from harness.memory import Lack, Meeting
 from harness.metrics import Tally
+from harness.pauses import Pauses
 from harness.plan import Trial
 from harness.record import Outcome, Record
 
@@ -35,6 +38,8 @@ class Run(Block):
     threads: int = 1
     """Torch threads of one worker."""
     gpu: bool = False
+    checkpoint_steps: int | None = None
+    """Updates after which a trial is saved inside an epoch, too."""
     command: str | None = None
     commit: str | None = None
     dirty: bool | None = None
@@ -48,50 +53,145 @@ class Run(Block):
         return self.checkpoints(trial) / checkpoint.WEIGHTS
 
 
-def run(trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report | None = None) -> Record | None:
+def run(
+    trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report | None = None,
+    stopping: Callable[[], bool] | None = None,
+) -> Record | None:  # fmt: skip
     """Train, evaluate and record one trial, going on from its checkpoint if there is one.
 
     Rank 0 writes and returns the record; the other workers return None. `report` is called after every epoch, on all
-    workers, once the epoch is safe on disk.
+    workers, once the epoch is safe on disk. `stopping` is asked about once a second; once any worker says yes, the
+    trial is saved where it is and all workers raise `loop.Stopped`. Memory that does not suffice makes a record with
+    outcome `failed`, or under `train.micro_batches: auto` smaller parts of a batch.
     """
     started = time.monotonic()
     allocator.keep_memory()
-    cost.reset_peak_memory()
     torch.set_num_threads(run.threads)
     device = torch.device("cuda", torch.cuda.current_device()) if run.gpu else torch.device("cpu")
+    place = _Place(trial, run, device, rank, world, started)
+    meeting, parts = Meeting(world), 1 if trial.train.micro_batches == "auto" else trial.train.micro_batches
     data = _open(trial, run, device)
     try:
-        is_new = not checkpoint.exists(run.checkpoints(trial))
-        setup = _setup(trial, run, data, device, rank, world)
-        training = Training(replace(setup, weights=_weights_before(trial, run) if is_new else None))
-        progress = _restore(training, run.checkpoints(trial), started)
-        try:
-            for epoch in training.epochs():
-                if rank == 0:
-                    _save(training, run.checkpoints(trial), progress)
-                if report:
-                    report({"epoch": epoch.epoch, **epoch.model_dump(exclude={"extras", "epoch"}, exclude_none=True)})
-        except Diverged as diverged:
-            return _finish(trial, run, progress, rank, outcome="diverged", reason=str(diverged), training=training)
-        training.use_selected()
-        return _finish(trial, run, progress, rank, outcome="done", training=training)
+        while True:
+            cost.reset_peak_memory()
+            try:
+                return _trained(place, data, parts, report, stopping)
+            except Exception as error:
+                lack = _lack(error, device) if memory.is_lacking(error) else None
+                if lack is None and (world == 1 or not isinstance(error, RuntimeError)):
+                    raise
+                unheard = error.with_traceback(None)  # which holds the network, and so the connections
+            if lack is not None:
+                meeting.tell(lack)
+            elif (lack := meeting.hear()) is None:
+                raise unheard
+            if (more := _more_parts(trial, parts, world, lack)) is None:
+                return _failed(place, lack)
+            log.warning("%s: out of memory %s; on with %d parts of a batch", trial.name, lack.reason, more)
+            meeting.again()
+            parts = more
     finally:
         data.close()
+
+
+class _Place(NamedTuple):
+    """Where one worker of a trial stands."""
+
+    trial: Trial
+    run: Run
+    device: torch.device
+    rank: int
+    world: int
+    started: float
+
+    @property
+    def folder(self) -> Path:
+        return self.run.checkpoints(self.trial)
+
+
+def _trained(
+    place: "_Place", data: loader.Data, parts: int, report: Report | None, stopping: Callable[[], bool] | None
+) -> Record | None:
+    """Train from the checkpoint or the beginning, in so many parts of a batch or the more that the checkpoint had."""
+    trial, run = place.trial, place.run
+    state = _state(place)
+    progress = _Progress(place.started) if state is None else _Progress.again(place.started, state["progress"])
+    progress.parts = max(parts, progress.parts)
+    weights = _weights_before(trial, run) if state is None else None
+    training = Training(_setup(place, data, progress.parts, weights))
+    if state is not None:
+        training.restore(state["training"])
+        log.info("%s continues after epoch %d", trial.id, len(training.history))
+        del state
+
+    def save(found: dict[str, Any]) -> None:
+        checkpoint.save(place.folder, {"training": found, "progress": progress.state()})
+
+    try:
+        for epoch in training.epochs(Pauses(save, run.checkpoint_steps, stopping)):
+            if place.rank == 0:
+                save(training.state())
+            if report:
+                report({"epoch": epoch.epoch, **epoch.model_dump(exclude={"extras", "epoch"}, exclude_none=True)})
+    except Diverged as diverged:
+        return _finish(place, progress, training, outcome="diverged", reason=str(diverged))
+    training.use_selected()
+    return _finish(place, progress, training, outcome="done")
+
+
+def _state(place: _Place) -> dict[str, Any] | None:
+    """What to go on from: what rank 0 finds, so that all workers have the same however storage shows it to them."""
+    found: list[Any] = [checkpoint.load_bytes(place.folder) if place.rank == 0 else None]
+    if place.world > 1:
+        dist.broadcast_object_list(found, 0)
+    return None if found[0] is None else checkpoint.parsed(found[0])
+
+
+def _lack(error: Exception, device: torch.device) -> Lack:
+    peak, kind = cost.peak_memory(device)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return Lack(reason, isinstance(error, memory.OutOfMemory), peak, kind)
+
+
+def _more_parts(trial: Trial, parts: int, world: int, lack: Lack) -> int | None:
+    """In how many parts to try again, if that can help."""
+    if trial.train.micro_batches != "auto" or not lack.in_step:
+        return None
+    return memory.more_parts(parts, trial.train.batch_size // world)
+
+
+def _failed(place: _Place, lack: Lack) -> Record | None:
+    """The record of a trial that needs more memory than there is."""
+    if place.rank != 0:
+        return None
+    reason = f"out of memory {lack.reason}; {memory.ADVICE}"
+    spent = record.Cost(peak_memory_bytes=lack.peak_bytes, peak_memory_kind=lack.peak_kind)
+    result = blank(place.trial, place.run, "failed", reason).model_copy(update={"cost": spent})
+    record.write(result, storage.at(place.run.folder))
+    return result
 
 
 class _Progress:
     """How long and how often this trial has been at it, over restarts."""
 
-    def __init__(self, started: float, elapsed: float = 0.0, restarts: int = 0, since: str | None = None) -> None:
-        self.started, self.elapsed, self.restarts = started, elapsed, restarts
+    def __init__(
+        self, started: float, elapsed: float = 0.0, restarts: int = 0, since: str | None = None, parts: int = 1
+    ) -> None:
+        self.started, self.elapsed, self.restarts, self.parts = started, elapsed, restarts, parts
         self.since = since or datetime.now(UTC).isoformat(timespec="seconds")
+
+    @classmethod
+    def again(cls, started: float, before: dict[str, Any]) -> "_Progress":
+        """After a restart."""
+        parts = before.get("parts", 1)
+        return cls(started, before["elapsed"], before["restarts"] + 1, before["since"], parts)
 
     @property
     def seconds(self) -> float:
         return self.elapsed + time.monotonic() - self.started
 
     def state(self) -> dict[str, Any]:
-        return {"elapsed": self.seconds, "restarts": self.restarts, "since": self.since}
+        return {"elapsed": self.seconds, "restarts": self.restarts, "since": self.since, "parts": self.parts}
 
 
 def _open(trial: Trial, run: Run, device: torch.device) -> loader.Data:
@@ -99,12 +199,13 @@ def _open(trial: Trial, run: Run, device: torch.device) -> loader.Data:
     return loader.open_data(block, time_steps=trial.time_steps, device=device)
 
 
-def _setup(trial: Trial, run: Run, data: loader.Data, device: torch.device, rank: int, world: int) -> Setup:
+def _setup(place: _Place, data: loader.Data, parts: int, weights: dict[str, torch.Tensor] | None) -> Setup:
+    trial, run = place.trial, place.run
     return Setup(
         method=plugins.load("methods", trial.method),  # type: ignore[arg-type]
         config=trial.config(), task=trial.task(data.info), recipe=trial.train, feed=data, seed=trial.seed,
-        selection=trial.selection, device=device, evaluation_batch_size=run.evaluation.batch_size,
-        rank=rank, world=world,
+        selection=trial.selection, device=place.device, evaluation_batch_size=run.evaluation.batch_size,
+        rank=place.rank, world=place.world, weights=weights, parts=parts,
     )  # fmt: skip
 
 
@@ -126,30 +227,15 @@ def lost(source: Trial, run: Run) -> str:
     )
 
 
-def _save(training: Training, folder: Path, progress: _Progress) -> None:
-    checkpoint.save(folder, {"training": training.state(), "progress": progress.state()})
-
-
-def _restore(training: Training, folder: Path, started: float) -> _Progress:
-    """Continue from a checkpoint if there is one. The folder bears the trial's id, so it can only be this trial's."""
-    state = checkpoint.load(folder)
-    if state is None:
-        return _Progress(started)
-    training.restore(state["training"])
-    before = state["progress"]
-    log.info("%s continues after epoch %d", folder.name, len(training.history))
-    return _Progress(started, before["elapsed"], before["restarts"] + 1, before["since"])
-
-
 def _finish(
-    trial: Trial, run: Run, progress: _Progress, rank: int, *, outcome: Outcome, training: Training,
-    reason: str | None = None,
-) -> Record | None:  # fmt: skip
+    place: _Place, progress: _Progress, training: Training, *, outcome: Outcome, reason: str | None = None
+) -> Record | None:
     """Evaluate on the test split, measure what it costs, write the record and the selected weights."""
+    trial, run, folder = place.trial, place.run, place.folder
     test = training.evaluate("test") if outcome == "done" else None
-    if rank != 0:
+    if place.rank != 0:
         return None
-    setup, folder = training.setup, run.checkpoints(trial)
+    setup = training.setup
     best = training.best if outcome == "done" else None
     if best:
         checkpoint.save_weights(folder, best["weights"])
@@ -164,6 +250,7 @@ def _finish(
             "started": progress.since,
             "wall_seconds": progress.seconds,
             "restarts": progress.restarts,
+            "micro_batches": progress.parts if progress.parts > 1 else None,
             "weights": checkpoint.WEIGHTS if best else None,
         }
     )

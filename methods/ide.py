@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from harness import solvers
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
-from harness.models import catalog
+from harness.models import catalog, synced
 from harness.models.currents import Currents
 from harness.models.equilibrium import NormStatistics, released_events, represent, simulate
 from harness.models.implicit import implicit
@@ -87,10 +87,16 @@ class Network(nn.Module):
         equilibrium, image = implicit(
             lambda a: represent(currents, a, self.config.v_threshold), rates, partial(self._solve, extras)
         )
-        gap, size = rates - image, torch.maximum(rates.norm(), image.norm()).clamp_min(1e-30)
-        measured = torch.stack([gap.abs().mean(), gap.norm() / size]).tolist()
+        gap = rates - image
+        size = torch.maximum(solvers.length(rates, self._summed), solvers.length(image, self._summed)).clamp_min(1e-30)
+        measured = torch.stack([gap.abs().mean(), solvers.length(gap, self._summed) / size]).tolist()
         extras |= zip(("equilibrium_residual", "equilibrium_relative_residual"), measured, strict=True)
         return self.body.score(equilibrium), extras
+
+    @property
+    def _summed(self) -> solvers.Summed | None:
+        """How workers solve one equation together, where batch norm makes one batch of all their samples."""
+        return synced.summed if self.body.over_workers else None
 
     def _simulated(self, currents: Currents) -> Iterator[Tensor]:
         """The last layer's (weighted) firing rates (B, ...) after each time step."""
@@ -106,7 +112,8 @@ class Network(nn.Module):
             worthwhile = min(max(AUTO_SHARE * extras["equilibrium_relative_residual"], AUTO_LEAST), AUTO_MOST)
             tolerance = worthwhile if c.tolerance == "auto" else c.tolerance
             v, info = solvers.solve(
-                c.solver, f, torch.zeros_like(q), residual=q, tolerance=tolerance, max_iterations=c.max_iterations
+                c.solver, f, torch.zeros_like(q), residual=q, tolerance=tolerance, max_iterations=c.max_iterations,
+                summed=self._summed,
             )  # fmt: skip
             extras["solver_tolerance"] = tolerance
         extras |= {"solver_iterations": float(info.iterations), "solver_relative_residual": info.relative_residual}

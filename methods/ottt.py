@@ -62,6 +62,10 @@ def skip(config: Config, task: Task) -> str | None:
     return None
 
 
+def updates_once(config: Config) -> bool:
+    return config.updates == "after_batch"
+
+
 def build(config: Config, task: Task) -> nn.Module:
     def neuron() -> Tracing:
         spiking = SurrogateNeuron(

@@ -14,7 +14,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
-from harness.models import catalog, losses, online
+from harness.models import catalog, losses, online, synced
 from harness.models.neurons import Dynamics
 from harness.models.surrogate import Surrogate, with_width
 from harness.models.surrogate_neuron import SurrogateNeuron
@@ -74,7 +74,8 @@ def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Upd
         return losses.at_each_step(scores, y, mse_share=config.mse_share, level=level)
 
     k = config.backward_steps
-    learning = range(len(x)) if k is None else torch.randperm(len(x))[:k].tolist()
+    # The same on all workers, whose batch norms may count each other's samples at each step, on the way back too.
+    learning = range(len(x)) if k is None else synced.of_first(torch.randperm(len(x)))[:k].tolist()
     output = online.learn(net, x, loss_of, learning=learning)
     update()
     return output

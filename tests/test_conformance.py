@@ -39,6 +39,8 @@ BROKEN = {
     "input_untouched": (STEP, "    logits = net(x if x.stride(0) == 0 else x.mul_(0.5))"),
     "output": ("StepOutput(loss.detach(), logits.detach())", "StepOutput(loss, logits.detach())"),
     "every_gradient": (BUILT, BUILT + "        self.gain = nn.Parameter(torch.ones(1))\n"),
+    "updates_once": ("    update()\n", "    update()\n    update()\n"),
+    "parts": ("    loss.backward()", "    net.zero_grad()\n    loss.backward()"),
     "param_groups": (
         NEW, f"\n\ndef param_groups(net, config):\n    return [{{'params': list(net.parameters())[1:]}}]\n{NEW}"
     ),
@@ -91,7 +93,7 @@ def test_worked_example_passes_every_check(harness):
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:-1]].count("passed") == len(BROKEN) - 3
     assert [line.split()[1] for line in lines if line.startswith("absent")] == ["start:", "param_groups:", "memory:"]
-    assert "all 26 checks passed" in lines[-1]
+    assert "all 28 checks passed" in lines[-1]
     assert f"checking {EXAMPLE}: " in err
 
 
@@ -107,7 +109,7 @@ def test_failed_check_is_told_with_case_and_reason(harness, tmp_path):
     assert (code, err) == (1, "")
     assert "FAILED  causal: Prediction after t steps does not know what comes later" in out
     assert "scores after 1 of 9 steps are not those of an input that ends there" in out
-    assert "1 of 26 checks FAILED" in out
+    assert "1 of 28 checks FAILED" in out
     code, out, _ = harness("check", method, "--network", "mlp", "--json")
     assert code == 1
     found = {result["check"]: result for result in json.loads(out)}

@@ -46,7 +46,7 @@ class Points:
 
     def batches(
         self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
-        augmented: bool = True,
+        augmented: bool = True, start: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         size = self.sizes[part]
         generator = torch.Generator().manual_seed(list(self.sizes).index(part))
@@ -56,7 +56,7 @@ class Points:
         if part == "train":
             order = torch.randperm(size, generator=torch.Generator().manual_seed(1000 * seed + epoch))
             order = order[: size // batch_size * batch_size]
-            batch_size //= world
+            order, batch_size = order[start * batch_size :], batch_size // world
         for index in order[rank::world].split(batch_size):
             yield x[index], y[index]
 

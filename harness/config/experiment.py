@@ -58,9 +58,10 @@ class Train(Block):
     """0 trains nothing: the weights are judged as they are at the start."""
     batch_size: int = Field(64, ge=1)
     """Samples per update over all workers together, however many there are."""
-    micro_batches: int | Literal["auto"] = Field(1, ge=1)
+    micro_batches: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Parts that each worker's share of a batch is computed in, one after the other, with one update behind the last.
-    `auto`: twice as many whenever memory does not suffice. Batch norm then sees one part at a time."""
+    The number of samples has to be a multiple. `auto`: one part, and twice as many whenever memory does not suffice.
+    Batch norm sees one part at a time."""
     lr_scaling: LrScaling | None = None
     """How the learning rate follows `batch_size`; None: not at all."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -81,7 +82,8 @@ class Train(Block):
     """Largest norm of the whole gradient; larger ones are scaled down."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     sync_batch_norm: bool = False
-    """Batch norm over all workers' samples; else each worker normalises its own, and rank 0's statistics are kept."""
+    """Batch norm over all workers' samples; else each worker normalises its own, and rank 0's statistics are kept.
+    Several workers then learn what one does, to rounding."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes under autocast; weights stay float32."""
     compile: bool = False

@@ -108,6 +108,8 @@ CHECKS = [
     Check(training.check_input_untouched, EVERYWHERE),
     Check(training.check_output, EVERYWHERE, _untrained),
     Check(training.check_every_gradient, EVERYWHERE, _untrained),
+    Check(training.check_updates_once, ("settings",), _untrained),
+    Check(training.check_parts, ("settings",), _untrained),
     Check(start.check_start, ("inputs",), _fresh),
     Check(training.check_param_groups, ("settings", "networks"), lambda case: _ungrouped(case) or _untrained(case)),
     Check(training.check_scores_agree, EVERYWHERE, _differing),

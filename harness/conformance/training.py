@@ -100,6 +100,35 @@ def check_still_view_trains(case: Case) -> None:
     _expect_same_gradients(found, expected, "x is a view of stride 0 over time here, copies there", tolerance=1e-6)
 
 
+def check_updates_once(case: Case) -> None:
+    """`update` is called once a step, unless `updates_once` says otherwise."""
+    once = getattr(case.module, "updates_once", lambda config: True)(case.config(case.task()))
+    expect(isinstance(once, bool), f"updates_once returned {once!r}, not whether `update` is called once")
+    _, _, net = case.build()
+    calls = len(step.take(case, net.train(), case.x(), labels()).updates)
+    said = "updates_once says that it is called once" if once else "updates_once says that it is called more often"
+    expect((calls == 1) == once, f"`update` was called {calls} times; {said}")
+
+
+def check_parts(case: Case) -> None:
+    """A batch computed in parts has the gradients of the batch."""
+    _, config, net = case.build(dropout=0.0, exact=True)
+    if not getattr(case.module, "updates_once", lambda config: True)(config):
+        return
+    x, half = case.x(dtype=torch.float64), BATCH_SIZE // 2
+    steady(net.double())
+    whole = step.take(case, net, x, labels(), exact=True).updates[0]
+    for p in net.parameters():
+        p.grad = None
+    exact = case.config(case.task(), exact=True)
+    for some in (slice(half), slice(half, None)):
+        torch.manual_seed(2)
+        case.module.train_step(net, x[:, some], labels()[some], exact, lambda: None)
+    found = {name: None if p.grad is None else p.grad / 2 for name, p in step.trained(net)}
+    complaint = "the mean over two halves of a batch, computed one after the other (left), of the batch (right)"
+    _expect_same_gradients([found], [whole], complaint, tolerance=1e-8)
+
+
 def _expect_same_gradients(
     found: list[Gradients], expected: list[Gradients], complaint: str, *, tolerance: float = 1e-9
 ) -> None:

@@ -18,7 +18,7 @@ from harness.conformance import step
 from harness.conformance.case import Case, cases, labels
 from harness.conformance.expect import EXACT, expect, expect_close
 from harness.conformance.step import Gradients
-from harness.loop import average_gradients
+from harness.descent import average_gradients
 
 WORLD = 2
 STEPS = 2

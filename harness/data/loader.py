@@ -52,13 +52,14 @@ class Data:
 
     def batches(
         self, part: str, batch_size: int, *, epoch: int = 0, seed: int = 0, rank: int = 0, world: int = 1,
-        augmented: bool = True,
+        augmented: bool = True, start: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
         """Yield x, float32 (B, C, H, W) normalised, or (T, B, C, H, W) counts, and y, int64 (B,), on the device.
 
         A batch of whole images is valid until the next one is asked for.
         `batch_size` is that of all `world` workers together. 'train' is shuffled by seed and epoch, augmented, shared
-        equally, and drops the last batch unless it is full; `augmented=False` leaves its images as they are.
+        equally, and drops the last batch unless it is full; `augmented=False` leaves its images as they are, and the
+        first `start` batches are left out without being read; the others are as they would be behind them.
         'validation' and 'test' give every sample once over all workers, in a fixed order; the last batch is short, and
         a worker may have none: sum counts, not means.
 
@@ -74,18 +75,21 @@ class Data:
         if not len(indices):
             return iter(())
         if part != "train":
+            if start:
+                raise ValueError(f"'{part}' is given from its beginning only")
             return self._stream(split, indices[rank::world], -(-batch_size // world), None)
         if batch_size % world:
             raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} workers")
         order = training_order(len(indices), batch_size, seed=seed, epoch=epoch, pages=self._pages)
+        mine = slice(start * batch_size + rank, None, world)
         chosen = self._augment if augmented else Augment()
         drawn = augmentation.draw(len(order), chosen, self.info.shape, seed, epoch)
-        moves = None if drawn is None else torch.from_numpy(drawn[rank::world]).to(self._device)
+        moves = None if drawn is None else torch.from_numpy(drawn[mine]).to(self._device)
         read_with = augmentation.drops(len(order), chosen, seed, epoch)
         if self.info.stored == "images":
             read_with = augmentation.draw_images(len(order), chosen, drawn, seed, epoch)
-        read_with = None if read_with is None else read_with[rank::world]
-        return self._stream(split, indices[order[rank::world]], batch_size // world, moves, read_with)
+        read_with = None if read_with is None else read_with[mine]
+        return self._stream(split, indices[order[mine]], batch_size // world, moves, read_with)
 
     def _stream(
         self,
@@ -95,6 +99,8 @@ class Data:
         drawn: Tensor | None,
         read_with: np.ndarray | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        if not len(indices):  # a worker's share of few samples, or what is left when all batches were taken
+            return
         done, augment = 0, self._augment
         form = torch.channels_last if self.info.stored == "images" else torch.contiguous_format
         for images, labels in self._readers[split].read(indices, batch_size, read_with):

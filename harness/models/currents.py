@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.models import synced
 from harness.models.layers import BatchNorm, Conv2d, Linear
 from harness.models.neurons import at_least_float32
 
@@ -43,6 +44,8 @@ class Stage(nn.Module):
         """Those of a current in training, the running ones in evaluation."""
         if not self.norm.training:
             return self.running
+        if self.norm.synced:
+            return Statistics(*synced.moments(before_norm)[:2])
         variance, mean = torch.var_mean(before_norm, [0, *range(2, before_norm.dim())], correction=0)
         return Statistics(mean, variance)
 

@@ -98,6 +98,11 @@ class FeedbackNet(nn.Module):
         """Whether batch norm is in training."""
         return self.stages[0].norm.training  # type: ignore[union-attr]
 
+    @property
+    def over_workers(self) -> bool:
+        """Whether batch norm, in training, makes one batch of all workers' samples."""
+        return bool(self.takes_batch_statistics and self.stages[0].norm.synced)  # type: ignore[union-attr]
+
     def currents(
         self, mean: Float[Tensor, "B C H W"], frames: Sequence[Tensor] | Tensor, *, reference: Tensor | None = None
     ) -> Currents:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.models import synced
 from harness.models.linear_maps import Convolution, Matrix
 from harness.models.pieces import Kept
 from harness.models.rate_norm import Covariance, Normalisation
@@ -111,6 +112,7 @@ class BatchNorm(nn.Module):
     """Batch norm whose statistics run over time, batch and pixels; running statistics move once a batch.
 
     `covariance` is for `Streams`: whether weights below get all of the unrolled network's gradient (`rate_norm.py`).
+    While it is `synced`, statistics in training run over all workers' samples too (`synced.py`).
     """
 
     running_mean: Tensor
@@ -121,6 +123,7 @@ class BatchNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.eps, self.momentum, self.covariance = eps, momentum, covariance
+        self.synced = False
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -130,6 +133,10 @@ class BatchNorm(nn.Module):
         return Normalisation(self, x).streams() if isinstance(x, Streams) else each_step(self._rows, x)
 
     def _rows(self, rows: Tensor) -> Tensor:
+        if self.synced and self.training:
+            return synced.batch_norm(
+                rows, self.running_mean, self.running_var, self.weight, self.bias, momentum=self.momentum, eps=self.eps
+            )
         return F.batch_norm(
             rows, self.running_mean, self.running_var, self.weight, self.bias,
             training=self.training, momentum=self.momentum, eps=self.eps,

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.models import synced
 from harness.models.layers import Norm, batch_norm, each_step
 
 Kind = Literal["merged", "tdbn", "per_step"]
@@ -33,7 +34,8 @@ class TensorNorm(nn.Module):
     """y = factor * gamma * x_hat + beta, with x_hat normalised over time, batch and pixels, or over each step alone.
 
     With a factor it is tdBN (Zheng et al., AAAI 2021, arXiv:2011.05280). `per_step` moves the running statistics once a
-    time step, as a network does that is run step by step.
+    time step, as a network does that is run step by step. While it is `synced`, statistics in training run over all
+    workers' samples too (`synced.py`).
     """
 
     running_mean: Tensor
@@ -44,6 +46,7 @@ class TensorNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.factor, self.per_step, self.eps, self.momentum = factor, per_step, eps, momentum
+        self.synced = False
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -58,7 +61,12 @@ class TensorNorm(nn.Module):
         return torch.cat([self._rows(step, self.momentum) for step in x]).unflatten(0, x.shape[:2])
 
     def _rows(self, rows: Tensor, momentum: float) -> Tensor:
+        weight = self.weight * self.factor
+        if self.synced and self.training:
+            return synced.batch_norm(
+                rows, self.running_mean, self.running_var, weight, self.bias, momentum=momentum, eps=self.eps
+            )
         return F.batch_norm(
-            rows, self.running_mean, self.running_var, self.weight * self.factor, self.bias,
+            rows, self.running_mean, self.running_var, weight, self.bias,
             training=self.training, momentum=momentum, eps=self.eps,
         )  # fmt: skip

@@ -16,6 +16,9 @@ current's variance over time, and that part depends on the weights W_i of the li
 with s_i,t what goes into layer i. Gathering K_i takes one more product a time step, while the currents are at hand, and
 no memory but that of a weight; the norm's `covariance` says whether it is done. (Where norms stand above norms, W_i is
 the weight times the gains in between.)
+
+A norm that is `synced` takes means over all workers' samples, here those of G and of G x_u too (`synced.py`). K_i needs
+no message: each worker adds its own samples' share, and what is summed over workers is the deviation's gradient.
 """
 
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from harness.models import synced
 from harness.models.neurons import at_least_float32
 from harness.models.streams import ALL, Draw, Rates, Streams, Term
 
@@ -47,6 +51,7 @@ class Norm(Protocol):
     momentum: float
     training: bool
     covariance: Covariance
+    synced: bool
 
 
 class Normalisation:
@@ -70,6 +75,8 @@ class Normalisation:
         self.products: list[Tensor] = []
         """Sum over time and samples of the currents times what went into each term, of its weight's shape."""
         self.inverse_std: Tensor | None = None
+        self.count = float(x.shape.numel() // x.shape[1])
+        """Rates that are normalised together, in each channel; of all workers if the norm is synced."""
         self.aligned = (-1,) + (1,) * (len(x.shape) - 2)
         if self.gathers:
             layout = torch.channels_last if len(x.shape) == 4 else torch.contiguous_format
@@ -122,6 +129,9 @@ class Normalisation:
         total, shares = sum(counts), means.new_tensor(counts)[:, None] / sum(counts)
         mean = (shares * means).sum(0)
         variance = (shares * (variances + (means - mean).square())).sum(0)
+        if self.norm.synced:
+            own, (mean, variance, total) = total, synced.pooled(mean, variance, total)
+            self.count = self.x.shape.numel() // self.x.shape[1] * total / own
         self.mean[channels], self.variance[channels] = mean, variance
         self.norm.running_mean[channels].lerp_(mean, self.norm.momentum)
         self.norm.running_var[channels].lerp_(variance * (total / max(total - 1, 1)), self.norm.momentum)
@@ -147,7 +157,7 @@ class Normalisation:
         links, (average_w, average_u) = self.x.links(), (*self.averages, None)[:2]
         z_w, z_u, self.inverse_std = NormalisedRates.apply(
             links.weighted, links.plain, self.norm.weight, self.norm.bias, self._spread(), self.mean, fixed,
-            average_w, average_u,
+            average_w, average_u, self.count, self.norm.synced,
         )  # fmt: skip
         return Rates(z_w, z_u)
 
@@ -160,14 +170,13 @@ class Normalisation:
         """The part of the variance that rates do not show, for autograd only: its value is not in it."""
         if not self.terms:
             return None
-        count = self.x.shape.numel() // self.x.shape[1]
         spread = self.mean.new_zeros(())
         for product, term in zip(self.products, self.terms, strict=True):
             source = term.source.rates()
             rate = source.weighted if source.plain is None else source.plain
             # The part that rates do show is taken away.
             shown = term.op.weight_gradient(rate.detach(), term.weight.detach(), self.averages[-1])
-            product = product.div_(self.x.time_steps).sub_(shown).div_(count)
+            product = product.div_(self.x.time_steps).sub_(shown).div_(self.count)
             spread = spread + 2 * (term.effective_weight() * product).flatten(1).sum(1)
         return spread
 
@@ -179,6 +188,7 @@ class NormalisedRates(torch.autograd.Function):
     def forward(
         ctx: Any, link_w: Tensor, link_u: Tensor | None, gamma: Tensor, beta: Tensor, spread: Tensor | None,
         mean: Tensor, inverse_std: Tensor, average_w: Tensor, average_u: Tensor | None,
+        count: float, is_synced: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
         ctx.aligned = aligned = (1, -1) + (1,) * (average_w.dim() - 2)
         # In place: nobody else needs the averages.
@@ -188,7 +198,7 @@ class NormalisedRates(torch.autograd.Function):
         )
         ctx.save_for_backward(x_w, x_u, gamma, inverse_std)
         ctx.set_materialize_grads(False)
-        ctx.spread = spread is not None
+        ctx.spread, ctx.count, ctx.synced = spread is not None, count, is_synced
         z_w, z_u = (
             None if x is None else torch.addcmul(beta.view(aligned), x, gamma.view(aligned)) for x in (x_w, x_u)
         )
@@ -204,20 +214,22 @@ class NormalisedRates(torch.autograd.Function):
         assert g_w is not None
         assert g_u is not None
         over = [0, *range(2, x_u.dim())]
-        count = x_u.numel() // x_u.shape[1]
         d_beta, d_gamma = g_u.sum(over), (g_u * x_u).sum(over)
         scale = gamma * inverse_std
         d_deviation = gamma * d_gamma / inverse_std
         if g_deviation is not None:
             d_deviation = d_deviation + g_deviation
-        k = (d_deviation * inverse_std.square() / count).view(ctx.aligned)
+        d_mean = d_beta
+        if ctx.synced:
+            d_mean, d_deviation = synced.summed(torch.stack([d_mean, d_deviation]))
+        k = (d_deviation * inverse_std.square() / ctx.count).view(ctx.aligned)
 
         # Means over time are plain ones on both paths.
-        mean = (d_beta / count).view(ctx.aligned)
+        mean = (d_mean / ctx.count).view(ctx.aligned)
 
         def below(gradient: Tensor, x: Tensor) -> Tensor:
             return (gradient - mean).mul_(scale.view(ctx.aligned)).addcmul_(x, k, value=-1)
 
         d_plain = None if x_u is x_w else below(g_u, x_u)
         d_spread = -0.5 * inverse_std**3 * d_deviation if ctx.spread else None
-        return below(g_w, x_w), d_plain, d_gamma, d_beta, d_spread, None, None, None, None
+        return below(g_w, x_w), d_plain, d_gamma, d_beta, d_spread, *[None] * 6
