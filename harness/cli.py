@@ -54,6 +54,7 @@ class Kind(StrEnum):
 def main() -> None:
     """Run the command line; a wrong request becomes one line and exit code 2."""
     from harness.interrupt import Interrupted
+    from harness.patience import GaveUp
 
     cluster.prepare_environment()
     try:
@@ -66,6 +67,9 @@ def main() -> None:
         resume = provenance.command()
         print(f"harness: stopped by {stop}; what was done is saved. Resume with: {resume}", file=sys.stderr)
         sys.exit(stop.exit_code)
+    except GaveUp as why:
+        print(f"harness: {why}: {' '.join(['harness', *sys.argv[1:]])}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:

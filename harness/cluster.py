@@ -143,6 +143,16 @@ class Everywhere:
                 yield self._tasks.pop(done), outcome
 
 
+def lacking(needs: Mapping[str, float]) -> str | None:
+    """What the cluster that this process is connected to has, in words, where that is less than `needs`."""
+    import ray
+
+    total = ray.cluster_resources()
+    if all(total.get(name, 0) >= number for name, number in needs.items()):
+        return None
+    return f"the cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+
+
 def gpus_per_worker(scale: Scale, capacity: Capacity) -> float:
     """GPUs of one worker, with `auto` decided: one where the cluster has any."""
     return float(capacity.gpus > 0) if scale.gpus_per_worker == "auto" else scale.gpus_per_worker

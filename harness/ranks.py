@@ -1,10 +1,23 @@
 """The processes that train one trial together: where Ray Train puts them, how they talk, what each of them does."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
+
+from harness import attempt, claim, cost, patience
+from harness.board import Board
+from harness.loop import Stopped
+from harness.patience import GaveUp
 from harness.plan import Trial
-from harness.trial import Run, run
+from harness.trial import Guard, Run, run
+
+STOPPED, ELSEWHERE = "stopped", "elsewhere"
+"""What the workers return that were asked to stop, and those whose trial another process trains."""
+CLAIM_SECONDS = 10.0
+"""How long workers wait for a claim with all their places held, before they leave them to others."""
 
 
 def scaling(scale: Mapping[str, Any], gpus: float) -> Any:
@@ -26,21 +39,62 @@ def process_group(scale: Mapping[str, Any], gpus: float) -> Any:
     return TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=scale["timeout_seconds"])
 
 
-def train(parameters: dict[str, Any]) -> None:
-    """One of the processes that train a trial together."""
+def train(parameters: dict[str, Any]) -> str | None:
+    """One of the processes that train a trial together: STOPPED or ELSEWHERE if that led to no record."""
     import ray.train
-    import torch
     from ray.train.torch import get_device
 
     trial, shared = Trial.model_validate(parameters["trial"]), Run.model_validate(parameters["run"])
-    context = ray.train.get_context()
+    board, context = Board(parameters["board"]), ray.train.get_context()
+    patience.inherit(parameters["patience"])
     if shared.gpu:
         torch.cuda.set_device(get_device())
 
     def report(metrics: dict[str, Any]) -> None:
         ray.train.report(shown(trial, metrics))
 
-    run(trial, shared, rank=context.get_world_rank(), world=context.get_world_size(), report=report)
+    rank, world = context.get_world_rank(), context.get_world_size()
+    with board.relayed():
+        try:
+            with _claimed(trial, shared, board, rank) as (verdict, guard):
+                if verdict is None:
+                    asked = stopping(board, trial)
+                    run(trial, shared, rank=rank, world=world, report=report, stopping=asked, guard=guard)
+            return verdict
+        except Stopped:
+            return STOPPED
+        except GaveUp as why:
+            board.give_up(str(why))
+            raise
+
+
+@contextmanager
+def _claimed(trial: Trial, shared: Run, board: Board, rank: int) -> Iterator[tuple[str | None, Guard | None]]:
+    """Why there is nothing to train, if so, on all ranks alike; and rank 0's guard while it holds the claim."""
+    from ray.train.collective import broadcast_from_rank_zero
+
+    until = time.monotonic() + CLAIM_SECONDS
+
+    def unless() -> bool:
+        return time.monotonic() > until or attempt.is_over(trial, shared, board.is_stopping)
+
+    with ExitStack() as stack:
+        verdict = guard = None
+        if rank == 0:
+            folder, what = shared.checkpoints(trial), f"training {trial.name}"
+            mine = stack.enter_context(claim.held(folder, what, unless=unless, party=board.name))
+            if board.is_stopping():
+                verdict = STOPPED
+            elif mine is None or attempt.measured(trial, shared):
+                verdict = ELSEWHERE
+            else:
+                guard = claim.guard(mine, folder)
+        yield broadcast_from_rank_zero(verdict), guard
+
+
+def stopping(board: Board, trial: Trial) -> Callable[[], bool]:
+    """For `trial.run`: whether to stop; notes the memory that the process holds at its most, should it be killed."""
+    return board.watched(trial.id, lambda: cost.peak_memory(torch.device("cpu"))[0])
 
 
 def shown(trial: Trial, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -1,30 +1,20 @@
 """The trials that have no record yet, as Ray Tune trials."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, Protocol
 
-from harness import backlog, cluster, interrupt, provenance, record, search, stages, storage
+from harness import attempt, backlog, cluster, interrupt, patience, provenance, record, search, stages, tuning
 from harness.backlog import due, finished
 from harness.config import Experiment
+from harness.loop import Stopped
 from harness.plan import Trial
 from harness.record import Record
-from harness.trial import Report, Run, blank
+from harness.trial import Guard, Report, Run
 from harness.trial import run as run_trial
-from harness.workers import attempt, in_actor, with_workers
-
-
-class Watcher(Protocol):
-    """Is told what happens while a sweep runs, on the driver's main thread."""
-
-    def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
-        """An epoch has ended, counted from 1."""
-
-    def finished(self, result: Record) -> None:
-        """A trial has its record."""
+from harness.tuning import Watcher
 
 
 @dataclass
@@ -52,6 +42,7 @@ def ahead(experiment: Experiment, trials: list[Trial]) -> list[int]:
 
 def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
     """What all trials of an experiment share."""
+    patience.limit_seconds()  # refused before anything is measured, if the environment holds no number
     commit, dirty = provenance.commit()
     return Run(
         experiment=experiment.name, folder=str(experiment.folder), evaluation=experiment.evaluation,
@@ -64,8 +55,9 @@ def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
 def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher] = ()) -> Summary:
     """Run every trial that has no record yet, after what it starts from, and return the records of all.
 
-    Raises Interrupted on SIGINT and SIGTERM; the same call then goes on where it stopped. Raises ConfigError when a
-    trial can never fit on the cluster, or when the weights that it starts from are no longer there.
+    Raises Interrupted on SIGINT and SIGTERM, once the running trials have saved themselves, and GaveUp when storage
+    does not take what was measured; the same call then goes on where it stopped. Raises ConfigError when a trial can
+    never fit on the cluster, or when the weights that it starts from are no longer there.
     """
     folder = experiment.folder
     before = finished(trials, folder)
@@ -85,7 +77,10 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
                     for watcher in watchers:
                         watcher.finished(result)
                 for group in _groups(experiment, startable):
-                    _tune(experiment, group, shared, gpus, places, watchers)
+                    with interrupt.wished() as stopping, contextlib.suppress(tuning.Ended):
+                        tuning.run(
+                            experiment, group, shared, gpus=gpus, places=places, watchers=watchers, stopping=stopping
+                        )
     if studies:
         return Summary([result for base in trials for result in search.tried(experiment, base)])
     return Summary(
@@ -103,92 +98,6 @@ def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]
         yield trials
 
 
-def _tune(
-    experiment: Experiment, trials: list[Trial], shared: Run, gpus: float, places: int, watchers: Sequence[Watcher]
-) -> None:
-    """One Tune run over a group of trials; afterwards every one of them has a record."""
-    from ray import tune
-
-    scale, sweep = experiment.scale, experiment.sweep
-    samples, searcher = 1, None
-    parameters: dict[str, Any] = {
-        "run": shared.model_dump(),
-        "scale": {**scale.model_dump(), "gpus_per_worker": gpus, "max_failures": sweep.max_failures},
-    }
-    if sweep.search == "optuna":
-        parameters["trial"] = trials[0].model_dump(mode="json")
-        samples, searcher = search.optuna(experiment, trials[0])
-    else:
-        parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
-    if samples < 1:
-        return
-    # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
-    one = scale.workers == 1
-    needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
-    with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as logs:
-        tuner = tune.Tuner(
-            tune.with_resources(in_actor if one else with_workers, needs),
-            param_space=parameters,
-            tune_config=tune.TuneConfig(
-                num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
-                max_concurrent_trials=places,
-                # Named only where trials are compared: without held-out samples there is no such figure.
-                **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
-            ),
-            run_config=tune.RunConfig(
-                name="sweep", storage_path=logs, verbose=0,
-                failure_config=tune.FailureConfig(max_failures=sweep.max_failures if one else 0),
-                callbacks=[_callback(shared, watchers)],
-            ),
-        )  # fmt: skip
-        tuner.fit()
-
-
-def _callback(shared: Run, watchers: Sequence[Watcher]) -> Any:
-    """Tune's view of the trials, turned into records and passed on to the watchers."""
-    from ray import tune
-
-    class Callback(tune.Callback):
-        def __reduce__(self) -> Any:
-            # Tune stores its callbacks for a restore that we never ask for; watchers hold what cannot be stored.
-            return tune.Callback, ()
-
-        def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-            if "epoch" in result:
-                for watcher in watchers:
-                    watcher.epoch(result["trial"], result["epoch"], result)
-
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            # The last thing that a trial reports is no epoch, so one that ends on an epoch was stopped.
-            result = trial.last_result or {}
-            self._ended(trial, _skipped(result) if "epoch" in result else None)
-
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            if trial.status == "ERROR":
-                self._ended(trial, ("failed", _last_line(str(trial.get_error() or "process died"))))
-
-        def _ended(self, trial: Any, died: tuple[record.Outcome, str] | None) -> None:
-            """Tell the watchers, after writing the record of a trial that could not do so itself."""
-            ours = search.resolve(trial.config)
-            if died:
-                record.write(blank(ours, shared, *died), storage.at(shared.folder))
-            result = record.read(record.path(storage.at(shared.folder), ours.id))
-            for watcher in watchers:
-                watcher.finished(result)
-
-    return Callback()
-
-
-def _skipped(result: dict[str, Any]) -> tuple[record.Outcome, str]:
-    accuracy = result.get("validation_accuracy", float("nan"))
-    return "skipped", f"stopped early by ASHA after epoch {result['epoch']} at {accuracy:.2f} % validation accuracy"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else text
-
-
 def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
     """Run one trial in this process, without Ray unless it needs several workers, and return its record.
 
@@ -203,8 +112,12 @@ def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
     shared = run_of(experiment, gpu=gpu)
     missing = due([trial], experiment.folder)
     backlog.refuse_lost_weights(missing, shared)
-    with interrupt.raised():
+    with interrupt.wished() as stopping, contextlib.suppress(Stopped):
         for wave in stages.waves(missing):
             for each in backlog.split(wave, shared)[0]:
-                attempt(each, shared, partial(run_trial, each, shared, report=on_epoch))
+                attempt.alone(each, shared, partial(_here, each, shared, on_epoch, stopping), stopping=stopping)
     return record.read(record.path(experiment.folder, trial.id))
+
+
+def _here(trial: Trial, shared: Run, report: Report, stopping: Callable[[], bool], guard: Guard) -> Record | None:
+    return run_trial(trial, shared, report=report, stopping=stopping, guard=guard)

@@ -25,6 +25,8 @@ from harness.record import Outcome, Record
 log = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
+Guard = Callable[[], None]
+"""Raises where the trial has become another process's to train."""
 
 
 class Run(Block):
@@ -55,20 +57,21 @@ class Run(Block):
 
 def run(
     trial: Trial, run: Run, *, rank: int = 0, world: int = 1, report: Report | None = None,
-    stopping: Callable[[], bool] | None = None,
+    stopping: Callable[[], bool] | None = None, guard: Guard | None = None,
 ) -> Record | None:  # fmt: skip
     """Train, evaluate and record one trial, going on from its checkpoint if there is one.
 
     Rank 0 writes and returns the record; the other workers return None. `report` is called after every epoch, on all
     workers, once the epoch is safe on disk. `stopping` is asked about once a second; once any worker says yes, the
     trial is saved where it is and all workers raise `loop.Stopped`. Memory that does not suffice makes a record with
-    outcome `failed`, or under `train.micro_batches: auto` smaller parts of a batch.
+    outcome `failed`, or under `train.micro_batches: auto` smaller parts of a batch. `guard` is called before anything
+    is written.
     """
     started = time.monotonic()
     allocator.keep_memory()
     torch.set_num_threads(run.threads)
     device = torch.device("cuda", torch.cuda.current_device()) if run.gpu else torch.device("cpu")
-    place = _Place(trial, run, device, rank, world, started)
+    place = _Place(trial, run, device, rank, world, started, guard)
     meeting, parts = Meeting(world), 1 if trial.train.micro_batches == "auto" else trial.train.micro_batches
     data = _open(trial, run, device)
     try:
@@ -103,10 +106,16 @@ class _Place(NamedTuple):
     rank: int
     world: int
     started: float
+    guard: Guard | None = None
 
     @property
     def folder(self) -> Path:
         return self.run.checkpoints(self.trial)
+
+    def may_write(self) -> None:
+        """Raise where the trial has become another process's."""
+        if self.guard:
+            self.guard()
 
 
 def _trained(
@@ -125,6 +134,7 @@ def _trained(
         del state
 
     def save(found: dict[str, Any]) -> None:
+        place.may_write()
         checkpoint.save(place.folder, {"training": found, "progress": progress.state()})
 
     try:
@@ -167,6 +177,7 @@ def _failed(place: _Place, lack: Lack) -> Record | None:
     reason = f"out of memory {lack.reason}; {memory.ADVICE}"
     spent = record.Cost(peak_memory_bytes=lack.peak_bytes, peak_memory_kind=lack.peak_kind)
     result = blank(place.trial, place.run, "failed", reason).model_copy(update={"cost": spent})
+    place.may_write()
     record.write(result, storage.at(place.run.folder))
     return result
 
@@ -237,6 +248,7 @@ def _finish(
         return None
     setup = training.setup
     best = training.best if outcome == "done" else None
+    place.may_write()
     if best:
         checkpoint.save_weights(folder, best["weights"])
     result = blank(trial, run, outcome, reason).model_copy(
@@ -254,6 +266,7 @@ def _finish(
             "weights": checkpoint.WEIGHTS if best else None,
         }
     )
+    place.may_write()
     record.write(result, storage.at(run.folder))
     checkpoint.discard(folder)
     return result

@@ -4,79 +4,127 @@ A Train run costs 10 to 25 s and 1.3 GB before its first step, a reused actor we
 for a trial of one worker. Both call `harness.trial.run`.
 """
 
+import logging
 import tempfile
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from harness import ranks, record, storage
+from harness import attempt, claim, patience, ranks
+from harness.board import Board
+from harness.loop import Stopped
+from harness.patience import GaveUp
 from harness.plan import Trial
 from harness.record import Record
 from harness.search import resolve
-from harness.trial import Run, blank, run
+from harness.trial import Run, run
+
+log = logging.getLogger(__name__)
 
 
 def in_actor(parameters: dict[str, Any]) -> None:
     """A trial of one worker, as a Tune function."""
     from ray import tune
 
-    trial, shared = resolve(parameters), Run.model_validate(parameters["run"])
+    trial, shared, board = resolve(parameters), Run.model_validate(parameters["run"]), Board(parameters["board"])
+    patience.inherit(parameters["patience"])
 
     def report(metrics: dict[str, Any]) -> None:
         tune.report(ranks.shown(trial, metrics))
 
-    result = attempt(trial, shared, lambda: run(trial, shared, report=report))
-    tune.report({"validation_accuracy": result.validation_accuracy or 0.0})
+    def start(guard: attempt.Guard) -> Record | None:
+        return run(trial, shared, report=report, stopping=ranks.stopping(board, trial), guard=guard)
+
+    with board.relayed():
+        _told(board, lambda: attempt.alone(trial, shared, start, stopping=board.is_stopping, party=board.name))
 
 
 def with_workers(parameters: dict[str, Any]) -> None:
-    """A trial of several workers, as a Tune function that drives one Ray Train run."""
+    """A trial of several workers, as a Tune function that drives one Ray Train run after the other until one ends."""
+    trial, shared, board = resolve(parameters), Run.model_validate(parameters["run"]), Board(parameters["board"])
+    patience.inherit(parameters["patience"])
+    start = partial(_together, trial, shared, parameters["scale"], board)
+    with board.relayed():
+        _told(board, lambda: attempt.recorded(trial, shared, start))
+
+
+def _told(board: Board, train: Callable[[], Record]) -> None:
+    """Tell Tune what came out. A trial that was stopped never ends for Tune, which would start the next in its place.
+
+    The driver ends the sweep when all trials that run have been stopped.
+    """
     from ray import tune
-    from ray.train import FailureConfig, RunConfig
-    from ray.train.torch import TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
 
-    trial, shared, scale = resolve(parameters), Run.model_validate(parameters["run"]), parameters["scale"]
-    gpus = scale["gpus_per_worker"]
-
-    def start() -> Record:
-        # Our own checkpoint continues a trial, so Train takes every run for a new one, and its files are logs.
-        with tempfile.TemporaryDirectory(prefix="harness-train-", ignore_cleanup_errors=True) as logs:
-            TorchTrainer(
-                ranks.train,
-                train_loop_config={"trial": trial.model_dump(mode="json"), "run": shared.model_dump()},
-                torch_config=ranks.process_group(scale, gpus),
-                scaling_config=ranks.scaling(scale, gpus),
-                run_config=RunConfig(
-                    name=trial.id,
-                    storage_path=logs,
-                    callbacks=[TuneReportCallback()],
-                    failure_config=FailureConfig(max_failures=scale["max_failures"], controller_failure_limit=3),
-                ),
-            ).fit()
-        return record.read(record.path(storage.at(shared.folder), trial.id))
-
-    result = attempt(trial, shared, start)
+    try:
+        result = train()
+    except (Stopped, GaveUp) as why:
+        if isinstance(why, GaveUp):
+            board.give_up(str(why))
+        tune.report({"stopped": True, "validation_accuracy": 0.0})
+        threading.Event().wait()
     tune.report({"validation_accuracy": result.validation_accuracy or 0.0})
 
 
-def attempt(trial: Trial, shared: Run, start: Callable[[], Record | None]) -> Record:
-    """Run a trial unless its record is there already, and turn an error into a record with outcome `failed`."""
-    file = record.path(storage.at(shared.folder), trial.id)
-    if file.exists() and (before := record.read(file)).outcome != "failed":
-        return before
-    try:
-        result = start()
-        assert result is not None, "rank 0 returns the record"
-        return result
-    except Exception as error:  # noqa: BLE001 - the one place where a trial's error becomes its record
-        failed = blank(trial, shared, "failed", _reason(error))
-        record.write(failed, file.parent)
-        return failed
+def _together(trial: Trial, shared: Run, scale: dict[str, Any], board: Board) -> Record:
+    """Ray Train runs until the trial has its record. Raises what ends the last run that may fail, or Stopped.
+
+    Train itself goes on when workers die, and waits for the places that they need; it does not survive its controller.
+    """
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError
+
+    failures = 0
+    while True:
+        unless = partial(attempt.is_over, trial, shared, board.is_stopping)
+        with claim.held(shared.checkpoints(trial), f"training {trial.name}", unless=unless, party=board.name):
+            pass  # nobody else trains it: until here no place was held that others could use
+        if found := attempt.measured(trial, shared):
+            return found
+        if board.is_stopping():
+            raise Stopped
+        try:
+            if _fit(trial, shared, scale, board) == ranks.STOPPED:
+                raise Stopped
+        except (RayActorError, ControllerError) as error:
+            failures += 1
+            if failures > scale["max_failures"]:
+                raise
+            log.warning("%s: %s; goes on from its checkpoint", trial.name, attempt.reason(error))
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong in one line: the workers' own error where Ray Train wrapped it."""
-    causes = list(getattr(error, "worker_failures", {}).values())
-    error = causes[0] if causes else error
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+def _fit(trial: Trial, shared: Run, scale: dict[str, Any], board: Board) -> str | None:
+    """One Ray Train run: what its rank 0 returns."""
+    from ray.train import FailureConfig, RunConfig, UserCallback
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    gpus = scale["gpus_per_worker"]
+    needs = f"{scale['workers']} workers x {scale['cpus_per_worker']} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+
+    class Witness(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            why = attempt.reason(attempt.first_of(worker_exceptions))
+            board.say(f"{trial.name}: {why}; goes on from its checkpoint, waiting for {needs}")
+
+    # Our own checkpoint continues a trial, so Train takes every run for a new one, and its files are logs.
+    with tempfile.TemporaryDirectory(prefix="harness-train-", ignore_cleanup_errors=True) as logs:
+        result = TorchTrainer(
+            ranks.train,
+            train_loop_config={
+                "trial": trial.model_dump(mode="json"),
+                "run": shared.model_dump(),
+                "board": board.name,
+                "patience": patience.limit_seconds(),
+            },
+            torch_config=ranks.process_group(scale, gpus),
+            scaling_config=ranks.scaling(scale, gpus),
+            run_config=RunConfig(
+                name=trial.id,
+                storage_path=logs,
+                callbacks=[TuneReportCallback(), Witness()],
+                # Places that are not there are waited for: that is no failure of the trial's.
+                failure_config=FailureConfig(max_failures=scale["max_failures"], controller_failure_limit=-1),
+            ),
+        ).fit()
+    return result.return_value

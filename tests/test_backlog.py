@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness import backlog, plan, record, sweep, workers
+from harness import attempt, backlog, plan, record, sweep
 from harness.config import Experiment
 from harness.data import prepare
 from harness.experiment_file import ConfigError
@@ -114,7 +114,7 @@ def test_a_trial_that_was_stopped_goes_on_without_the_weights_it_started_from(tm
     stages.run("first")
     second = stages.trials["second"]
     with pytest.raises(KeyboardInterrupt):
-        workers.attempt(second, stages.shared, lambda: sweep.run_trial(second, stages.shared, report=stop))
+        attempt.recorded(second, stages.shared, lambda: sweep.run_trial(second, stages.shared, report=stop))
     stages.shared.weights(stages.trials["first"]).unlink()
     found = stages.run("second")
     assert found.restarts == 1

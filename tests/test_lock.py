@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import lock
+from harness import lock
 
 ELSEWHERE = "node.with.dots.4711.00000000.abc"
 

@@ -17,10 +17,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness import plugins
+from harness import lock, plugins
 from harness.config import Store
 from harness.contract import DatasetInfo
-from harness.data import beton, disk, encode, ffcv_compat, lock, prepare, prepared
+from harness.data import beton, disk, encode, ffcv_compat, prepare, prepared
 from harness.data.source import Source
 from tests import fake_data
 

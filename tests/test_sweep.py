@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from harness import cluster, experiment_file, plan, record, sweep, trial, workers
+from harness import cluster, experiment_file, plan, record, sweep, trial, tuning, workers
 from harness.config import Evaluation, Experiment, Scale
 from harness.data import prepare
 from harness.experiment_file import ConfigError
@@ -189,7 +189,7 @@ def test_a_tune_actor_and_ray_train_learn_what_one_process_learns(tmp_path, ray_
     (in_actor,) = sweep.run(experiment, [one]).records
     assert learned(in_actor) == learned(alone)
 
-    monkeypatch.setattr(sweep, "in_actor", workers.with_workers)
+    monkeypatch.setattr(tuning, "in_actor", workers.with_workers)
     elsewhere = experiment.model_copy(update={"results": str(tmp_path / "train")})
     (in_train,) = sweep.run(elsewhere, [one]).records
     assert learned(in_train) == learned(alone)

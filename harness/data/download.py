@@ -13,8 +13,9 @@ from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 
 import harness
+from harness import lock
 from harness.contract import Remote
-from harness.data import disk, lock
+from harness.data import disk
 from harness.data.unpack import unpack
 
 Transfer = Callable[[str, int, int | None], None]

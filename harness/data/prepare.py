@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import storage
+from harness import lock, storage
 from harness.contract import DatasetInfo, Sample
-from harness.data import disk, lock, prepared
+from harness.data import disk, prepared
 from harness.data.beton import journal
 from harness.data.download import Transfer
 from harness.data.encode import Progress, already, array_files, beton_file, encode, known_bytes, resumable

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import cluster, storage
-from harness.data import disk, lock, prepared
+from harness import cluster, lock, storage
+from harness.data import disk, prepared
 from harness.data.download import CHUNK_BYTES
 from harness.data.prepared import MANIFEST, Bytes, Manifest
 from harness.progress import Counts

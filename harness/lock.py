@@ -41,10 +41,20 @@ class Owner(NamedTuple):
     world: str
     """Where the process number counts: the same start of the same machine, the same container."""
     once: str
+    """Tells locks of one process apart; behind a party's name and a dash, if the owner belongs to one."""
+
+    @property
+    def party(self) -> str:
+        """Whose attempts follow one another: nobody starts the next before the last is dead or as good as dead."""
+        return self.once.rpartition("-")[0]
 
     @property
     def file(self) -> str:
         return ".".join(map(str, self))
+
+    def gives_way(self, party: str) -> bool:
+        """Whether nobody of that party has to wait for this owner."""
+        return self.is_gone() or bool(party and self.party == party)
 
     def is_gone(self) -> bool:
         """Whether the process is known to have ended; only asked of one's own machine."""
@@ -90,12 +100,15 @@ class Lock:
 
 
 @contextmanager
-def held(path: Path, what: str, *, unless: Callable[[], bool] = lambda: False) -> Iterator[Lock | None]:
+def held(
+    path: Path, what: str, *, unless: Callable[[], bool] = lambda: False, party: str = ""
+) -> Iterator[Lock | None]:
     """Hold the lock at `path` (whose folder exists), waiting for others as long as they show signs of life.
 
-    Gives None, and waits no longer, as soon as `unless()`. `what` is said to be done by the one waited for.
+    Gives None, and waits no longer, as soon as `unless()`. `what` is said to be done by the one waited for. Of one's
+    own `party` (letters and digits) nobody is waited for.
     """
-    lock = _acquired(path, what, unless)
+    lock = acquired(path, what, unless=unless, party=party)
     try:
         yield lock
     finally:
@@ -113,8 +126,10 @@ def owner(path: Path) -> Owner | None:
     return Owner(host, int(pid), world, once)
 
 
-def _acquired(path: Path, what: str, unless: Callable[[], bool]) -> Lock | None:
-    me = Owner(socket.gethostname(), os.getpid(), _world(), uuid.uuid4().hex[:12])
+def acquired(path: Path, what: str, *, unless: Callable[[], bool], party: str = "") -> Lock | None:
+    """The lock, to be released, or None: like `held`."""
+    once = uuid.uuid4().hex[:12]
+    me = Owner(socket.gethostname(), os.getpid(), _world(), f"{party}-{once}" if party else once)
     seen: tuple[Owner, int] | None = None
     since, pause = time.monotonic(), 0.05
     while True:
@@ -124,11 +139,13 @@ def _acquired(path: Path, what: str, unless: Callable[[], bool]) -> Lock | None:
         if other is not None:
             beat = _beat(path / other.file)
             if beat is not None and (seen is None or seen != (other, beat)):
-                if seen is None or seen[0] != other:
+                if (seen is None or seen[0] != other) and not other.gives_way(party):
                     log.warning("waiting for %s, which is %s", _shown(other), what)
                 seen, since = (other, beat), time.monotonic()
-            if (other.is_gone() or time.monotonic() - since > STALE_SECONDS) and _take_over(path, other, me):
-                log.warning("%s is gone: taking over", _shown(other))
+            stale = time.monotonic() - since > STALE_SECONDS
+            if (stale or other.gives_way(party)) and _take_over(path, other, me):
+                if stale:
+                    log.warning("%s is gone: taking over", _shown(other))
                 return Lock(path / me.file)
         if unless():
             return None

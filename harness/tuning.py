@@ -1,0 +1,161 @@
+"""Trials as Ray Tune runs them: which places they take, what their ends become, and when a sweep ends before them."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from harness import attempt, cluster, patience, record, search, storage
+from harness.board import Board
+from harness.config import Experiment
+from harness.patience import GaveUp
+from harness.plan import Trial
+from harness.record import Record
+from harness.trial import Run
+from harness.workers import in_actor, with_workers
+
+LACKING_SECONDS, BUSY_SECONDS = 10.0, 60.0
+"""When it is said what trials wait for: the cluster has no such place at all, or others have them all."""
+
+log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Is told what happens while a sweep runs, on the driver's main thread."""
+
+    def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
+        """An epoch has ended, counted from 1."""
+
+    def finished(self, result: Record) -> None:
+        """A trial has its record."""
+
+
+class Ended(Exception):
+    """All trials that ran have saved themselves, as they were asked to."""
+
+
+def run(
+    experiment: Experiment, trials: list[Trial], shared: Run, *, gpus: float, places: int,
+    watchers: Sequence[Watcher], stopping: Callable[[], bool],
+) -> None:  # fmt: skip
+    """One Tune run over a group of trials; afterwards every one of them has a record.
+
+    Raises Ended, as soon as the running trials are saved, once `stopping()` says so; GaveUp when storage did not take
+    what one of them measured.
+    """
+    from ray import tune
+
+    scale, sweep, board = experiment.scale, experiment.sweep, Board.new()
+    samples, searcher = 1, None
+    parameters: dict[str, Any] = {
+        "run": shared.model_dump(),
+        "scale": {**scale.model_dump(), "gpus_per_worker": gpus, "max_failures": sweep.max_failures},
+        "board": board.name,
+        "patience": patience.limit_seconds(),
+    }
+    if sweep.search == "optuna":
+        parameters["trial"] = trials[0].model_dump(mode="json")
+        samples, searcher = search.optuna(experiment, trials[0])
+    else:
+        parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
+    if samples < 1:
+        return
+    # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
+    one = scale.workers == 1
+    needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
+    with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as logs, board.read(stopping):
+        tuner = tune.Tuner(
+            tune.with_resources(in_actor if one else with_workers, needs),
+            param_space=parameters,
+            tune_config=tune.TuneConfig(
+                num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
+                max_concurrent_trials=places,
+                # Named only where trials are compared: without held-out samples there is no such figure.
+                **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
+            ),
+            run_config=tune.RunConfig(
+                name="sweep", storage_path=logs, verbose=0,
+                failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+                callbacks=[_callback(shared, board, watchers, stopping, needs)],
+            ),
+        )  # fmt: skip
+        tuner.fit()
+
+
+def _callback(
+    shared: Run, board: Board, watchers: Sequence[Watcher], stopping: Callable[[], bool], needs: dict[str, float]
+) -> Any:
+    """Tune's view of the trials, turned into records and passed on to the watchers."""
+    from ray import tune
+
+    stopped: set[str] = set()
+    waiting = _Waiting(needs)
+
+    class Callback(tune.Callback):
+        def __reduce__(self) -> Any:
+            # Tune stores its callbacks for a restore that we never ask for; watchers hold what cannot be stored.
+            return tune.Callback, ()
+
+        def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+            running = {trial.trial_id for trial in trials if trial.status == "RUNNING"}
+            why = board.gave_up() if stopped else None
+            if (why or stopping()) and running <= stopped:
+                raise GaveUp(why) if why else Ended
+            waiting.look(running, sum(trial.status == "PENDING" for trial in trials))
+
+        def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+            if result.get("stopped"):
+                stopped.add(trial.trial_id)
+            elif "epoch" in result:
+                for watcher in watchers:
+                    watcher.epoch(result["trial"], result["epoch"], result)
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            # The last thing that a trial reports is no epoch, so one that ends on an epoch was stopped.
+            result = trial.last_result or {}
+            ours = search.resolve(trial.config)
+            if "epoch" in result:
+                accuracy = result.get("validation_accuracy", float("nan"))
+                seen = f"after epoch {result['epoch']} at {accuracy:.2f} % validation accuracy"
+                self._finished(attempt.settled(ours, shared, "skipped", f"stopped early by ASHA {seen}"))
+            else:
+                self._finished(record.read(record.path(storage.at(shared.folder), ours.id)))
+
+        def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            log.warning("%s: %s; goes on from its checkpoint", search.resolve(trial.config).name, _why(trial))
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            if trial.status == "ERROR":
+                ours = search.resolve(trial.config)
+                self._finished(attempt.settled(ours, shared, "failed", _why(trial), peak=board.peak(ours.id)))
+
+        def _finished(self, result: Record) -> None:
+            for watcher in watchers:
+                watcher.finished(result)
+
+    return Callback()
+
+
+class _Waiting:
+    """Says once what trials wait for when none of them gets a place, and again after each time that one did."""
+
+    def __init__(self, needs: dict[str, float]) -> None:
+        self._needs, self._since, self._said = needs, time.monotonic(), False
+
+    def look(self, running: set[str], pending: int) -> None:
+        waited = time.monotonic() - self._since
+        if running or not pending:
+            self._since, self._said = time.monotonic(), False
+        elif not self._said and waited > LACKING_SECONDS:
+            if (has := cluster.lacking(self._needs)) or waited > BUSY_SECONDS:
+                self._said = True
+                log.warning("waiting for a place of %s; %s", _shown(self._needs), has or "others have them all")
+
+
+def _shown(resources: dict[str, float]) -> str:
+    return " and ".join(f"{number:g} {name}" for name, number in resources.items() if number)
+
+
+def _why(trial: Any) -> str:
+    return attempt.shortened(str(trial.get_error() or "")) or "its process died"
