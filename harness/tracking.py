@@ -8,10 +8,10 @@ import hashlib
 import json
 import logging
 import os
-import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,6 +25,8 @@ LONGEST_VALUE = 500
 """Characters of a parameter that every MLflow server takes; longer ones are cut and say so."""
 MOST_METRICS, MOST_PARAMS = 1000, 100
 """What a server takes in one request."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+"""After a failure nothing is sent for so long; twice as long after each further one."""
 # MLflow's own defaults wait for minutes, report usage to its makers, and print URIs, credentials and all, to stdout.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -41,17 +43,19 @@ class TrackingError(Exception):
 class Tracker:
     """Sends records in a background thread for the length of a sweep; training never waits for it.
 
-    The first failure ends the sending: what is left is counted, and `harness track` sends it later.
+    What could not be sent is kept and sent later, after growing pauses; what is still left at the end is named, and
+    `harness track` sends it then.
     """
 
     def __init__(self, uri: str | None, experiment: str) -> None:
         """`uri` as MLflow takes it; by default MLFLOW_TRACKING_URI, else `mlflow.db` in the current folder."""
         self._uri = uri or default_uri()
         self._experiment = experiment
-        self._jobs: queue.Queue[Record | list[Path] | None] = queue.Queue()
-        self._unsent: list[str] = []
+        self._changed = threading.Condition()
+        self._unsent: deque[Record] = deque()
+        self._files: list[Path] = []
+        self._closing = False
         self._problem: str | None = None
-        self._under_way = "nothing"
         # A daemon: a server that hangs must not keep the sweep from ending.
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
@@ -61,45 +65,66 @@ class Tracker:
 
     def finished(self, result: Record) -> None:
         """Queue a record; returns at once and never raises."""
-        self._jobs.put(result)
+        with self._changed:
+            self._unsent.append(result)
+            self._changed.notify()
 
     def artifacts(self, paths: Iterable[Path]) -> None:
-        """Queue files for the sweep's own run."""
-        self._jobs.put(list(paths))
+        """Files for the sweep's own run, sent at the end."""
+        self._files += paths
 
     def close(self, timeout: float) -> list[str]:
-        """Wait up to `timeout` seconds for what is queued and return what went wrong, one line each."""
-        self._jobs.put(None)
+        """Try a last time, for up to `timeout` seconds, and return what went wrong, one line each."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._problem = f"no answer within {timeout:g} s"
-            self._unsent += [self._under_way, *(_name(job) for job in _drained(self._jobs))]
-        if self._problem is None:
+        left = [record.id for record in list(self._unsent)]
+        if self._problem is None and not left:
             return []
+        named = left or [path.name for path in self._files] or ["the sweep's end"]
         return [
             f"MLflow at {public(self._uri)}: {self._problem}",
-            f"not sent to MLflow: {', '.join(self._unsent)}; `harness track <path>` sends it again",
+            f"not sent to MLflow: {', '.join(named)}; `harness track <path>` sends it again",
         ]
 
     def _run(self) -> None:
-        mirror = None
-        while (job := self._jobs.get()) is not None:
-            self._under_way = _name(job)
-            if self._problem is None:
-                try:
-                    mirror = mirror or _Mirror(self._uri, self._experiment)
-                    mirror.add(job)
-                except TrackingError as error:
-                    self._problem = str(error)
-            if self._problem is not None:
-                self._unsent.append(_name(job))
-        self._under_way = "the sweep's end"
-        if mirror and self._problem is None:
+        mirror, pause = None, 0.0
+        while self._next(pause):
             try:
-                mirror.finish()
+                mirror = mirror or _Mirror(self._uri, self._experiment)
+                mirror.add(self._unsent[0])
             except TrackingError as error:
-                self._problem = str(error)
-                self._unsent.append(self._under_way)
+                self._problem, pause = str(error), min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+                self._unsent.rotate(-1)  # it may be this record that the server does not take
+                if self._closing:
+                    break
+            else:
+                self._unsent.popleft()
+                self._problem, pause = None, 0.0
+        self._finish(mirror)
+
+    def _next(self, pause: float) -> bool:
+        """Wait for something to send, after a failure also for the pause to pass; False at the end."""
+        with self._changed:
+            if pause:
+                self._changed.wait_for(lambda: self._closing, pause)
+            self._changed.wait_for(lambda: self._unsent or self._closing)
+            return bool(self._unsent)
+
+    def _finish(self, mirror: "_Mirror | None") -> None:
+        """The last attempt: what is left but for what has just failed, then the files."""
+        try:
+            for _ in range(len(self._unsent) - 1 if self._problem and mirror else 0):
+                mirror.add(self._unsent[0])  # type: ignore[union-attr]
+                self._unsent.popleft()
+            if mirror:
+                mirror.add(self._files)
+                mirror.finish()
+        except TrackingError as error:
+            self._problem = self._problem or str(error)
 
 
 def resend(records: Iterable[Record], uri: str | None, experiment: str, artifacts: Iterable[Path] = ()) -> int:
@@ -303,16 +328,6 @@ def _translated() -> Iterator[None]:
 def _milliseconds(record: Record) -> int:
     """When the trial started, since 1970. From the record, so that sending twice gives the same run."""
     return int(1000 * (datetime.fromisoformat(record.started).timestamp() if record.started else time.time()))
-
-
-def _drained(jobs: queue.Queue[Record | list[Path] | None]) -> Iterator[Record | list[Path]]:
-    while not jobs.empty():
-        if (job := jobs.get_nowait()) is not None:
-            yield job
-
-
-def _name(job: Record | list[Path]) -> str:
-    return job.id if isinstance(job, Record) else ", ".join(path.name for path in job)
 
 
 def _key(name: str) -> str:

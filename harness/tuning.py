@@ -144,13 +144,14 @@ class _Waiting:
         self._needs, self._since, self._said = needs, time.monotonic(), False
 
     def look(self, running: set[str], pending: int) -> None:
-        waited = time.monotonic() - self._since
         if running or not pending:
             self._since, self._said = time.monotonic(), False
-        elif not self._said and waited > LACKING_SECONDS:
-            if (has := cluster.lacking(self._needs)) or waited > BUSY_SECONDS:
-                self._said = True
-                log.warning("waiting for a place of %s; %s", _shown(self._needs), has or "others have them all")
+        waited = time.monotonic() - self._since
+        if self._said or waited < LACKING_SECONDS:
+            return
+        if (has := cluster.lacking(self._needs)) or waited > BUSY_SECONDS:
+            self._said = True
+            log.warning("waiting for a place of %s; %s", _shown(self._needs), has or "others have them all")
 
 
 def _shown(resources: dict[str, float]) -> str:

@@ -119,7 +119,7 @@ class Driver:
     """A command in a process of its own, its output in files."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self._out, self._err = _output(), _output()
         self.process = subprocess.Popen(
             command, stdout=self._out, stderr=self._err, text=True, env={**os.environ, **environment}
         )
@@ -150,6 +150,11 @@ class Driver:
     def destroy(self) -> None:
         """Kill it and all that it started."""
         kill_tree(self.process)
+
+
+def _output() -> Any:
+    """A file for what a process says, which goes when this process does."""
+    return tempfile.TemporaryFile("w+")
 
 
 def _text(file: Any) -> str:
@@ -198,7 +203,7 @@ class Node:
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", *arguments]
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = _output()
         # In a session of its own, as everything of one node ends together.
         self.process = subprocess.Popen(
             command, stdout=self.log, stderr=self.log, env={**os.environ, **environment}, start_new_session=True
