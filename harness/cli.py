@@ -112,6 +112,7 @@ def _swept(experiment: Experiment, trials: list, keeper: job.Kept | None, quiet:
             summary = sweep.run(experiment, trials, [each for each in (display, tracker, keeper) if each])
         files = publish.write(experiment, summary.records)
         if tracker:
+            tracker.ensure(summary.records)
             tracker.artifacts(files)
     finally:
         problems = tracker.close(timeout=60) if tracker else []

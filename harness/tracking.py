@@ -53,6 +53,7 @@ class Tracker:
         self._experiment = experiment
         self._changed = threading.Condition()
         self._unsent: deque[Record] = deque()
+        self._queued: set[str] = set()
         self._files: list[Path] = []
         self._closing = False
         self._problem: str | None = None
@@ -66,8 +67,15 @@ class Tracker:
     def finished(self, result: Record) -> None:
         """Queue a record; returns at once and never raises."""
         with self._changed:
+            self._queued.add(result.id)
             self._unsent.append(result)
             self._changed.notify()
+
+    def ensure(self, results: Iterable[Record]) -> None:
+        """Queue those of a sweep's records that were not: of an earlier command, which may not have sent them."""
+        for result in results:
+            if result.id not in self._queued:
+                self.finished(result)
 
     def artifacts(self, paths: Iterable[Path]) -> None:
         """Files for the sweep's own run, sent at the end."""
@@ -179,7 +187,8 @@ class _Mirror:
     def _add_record(self, record: Record) -> bool:
         parent = self._parent(record)
         digest = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
-        for known in self._found({"harness.trial": record.id, "mlflow.parentRunId": parent}):
+        mine = {"harness.trial": record.id, "mlflow.parentRunId": parent}
+        for known in self._found(mine):
             if known.data.tags.get("harness.digest") == digest:
                 return False
             # Half sent, or of a record that was replaced since.
@@ -188,6 +197,12 @@ class _Mirror:
         tags = {"mlflow.parentRunId": parent, **_tags(record)}
         name = f"{record.trial.get('label', '')} T={record.trial.get('time_steps')} seed={record.trial.get('seed')}"
         run = self._client.create_run(self._experiment, start_time=started, tags=tags, run_name=name).info.run_id
+        # Another sweep may have sent the same at the same moment: both then see both, and keep the same one.
+        first, *others = sorted(known.info.run_id for known in self._found(mine))
+        for other in others:
+            self._client.delete_run(other)
+        if run != first:
+            return False
         self._log(run, params(record), metrics(record), started)
         # Last, for it says that nothing is missing.
         self._client.set_tag(run, "harness.digest", digest)

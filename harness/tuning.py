@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness import attempt, cluster, patience, record, search, storage
@@ -46,6 +47,8 @@ def run(
     """
     from ray import tune
 
+    # It shows a dead trial's traceback through Ray; we say in a line what happened.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scale, sweep, board = experiment.scale, experiment.sweep, Board.new()
     samples, searcher = 1, None
     parameters: dict[str, Any] = {
@@ -159,4 +162,8 @@ def _shown(resources: dict[str, float]) -> str:
 
 
 def _why(trial: Any) -> str:
-    return attempt.shortened(str(trial.get_error() or "")) or "its process died"
+    """What a trial's process died of; Tune has it in a file on the driver's side."""
+    name = trial.run_metadata.error_filename
+    file = Path(trial.storage.trial_driver_staging_path, name or "")
+    told = file.read_text().rpartition("Failure # ")[2] if file.is_file() else ""
+    return attempt.shortened(told) or "its process died"
