@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.patience import patiently
 from harness.storage import write_atomic
 
 SCHEMA_VERSION = 1
@@ -123,7 +124,7 @@ def path(folder: Path, trial_id: str) -> Path:
 
 def write(record: Record, folder: Path) -> Path:
     """Write a record so that it is either whole or not there, and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    patiently(lambda: folder.mkdir(parents=True, exist_ok=True), str(folder))
     target = path(folder, record.id)
     write_atomic(target, record.model_dump_json(indent=1, exclude_none=True) + "\n")
     return target

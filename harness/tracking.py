@@ -299,9 +299,9 @@ def _client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        # They announce every table that they make.
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # They announce every table that they make, and every attempt of the many that we make.
+    for name, level in {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}.items():
+        logging.getLogger(name).setLevel(level)
     return MlflowClient(uri)
 
 

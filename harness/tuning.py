@@ -3,7 +3,8 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,7 +84,27 @@ def run(
                 callbacks=[_callback(shared, board, watchers, stopping, needs)],
             ),
         )  # fmt: skip
-        tuner.fit()
+        with _deaths_for_memory():
+            tuner.fit()
+
+
+@contextmanager
+def _deaths_for_memory() -> Iterator[None]:
+    """Have Tune take a process that Ray ended for want of memory for dead, like others; it would give up everything."""
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    failed = RayActorManager._actor_task_failed
+
+    def understood(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        lack = isinstance(exception, OutOfMemoryError)
+        failed(self, tracked_actor_task, RayActorError(error_msg=str(exception)) if lack else exception)
+
+    RayActorManager._actor_task_failed = understood
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = failed
 
 
 def _callback(

@@ -97,9 +97,12 @@ class Sweep:
         """The same experiment, run in this process without Ray and without anything that goes wrong."""
         other = Sweep(self.folder / "undisturbed", **{k: v for k, v in self.content.items() if k != "results"})
         experiment = experiment_file.load(other.file)
-        for trial in plan.expand(experiment, prepare.info("digits"), file=str(other.file)):
+        for trial in other.trials():
             sweep.run_one(experiment, trial, lambda metrics: None)
         return other
+
+    def trials(self) -> list[plan.Trial]:
+        return plan.expand(experiment_file.load(self.file), prepare.info("digits"), file=str(self.file))
 
     def differences(self, other: "Sweep") -> list[str]:
         """What is not as in the other: missing, additional or different records and weights; what was left behind."""

@@ -10,7 +10,7 @@ from tests.faults import Sweep, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 TWO = {
-    "methods": ["bptt"], "seeds": 0, "train": {"epochs": 60, "batch_size": 16}, "scale": {"workers": 2},
+    "methods": ["bptt"], "seeds": 0, "train": {"epochs": 25, "batch_size": 16}, "scale": {"workers": 2},
     "sweep": {"max_failures": 3},
 }  # fmt: skip
 """One trial of two workers, long enough to be caught while it runs."""
