@@ -83,11 +83,12 @@ def run(
                 lack = _lack(error, device) if memory.is_lacking(error) else None
                 if lack is None and (world == 1 or not isinstance(error, RuntimeError)):
                     raise
-                unheard = error.with_traceback(None)  # which holds the network, and so the connections
+                broken = "" if lack else f"{type(error).__name__}: {error}"
+            # Not before the error is gone, whose traceback holds the network, and so the connections.
             if lack is not None:
                 meeting.tell(lack)
             elif (lack := meeting.hear()) is None:
-                raise unheard
+                raise RuntimeError(broken)
             if (more := _more_parts(trial, parts, world, lack)) is None:
                 return _failed(place, lack)
             log.warning("%s: out of memory %s; on with %d parts of a batch", trial.name, lack.reason, more)

@@ -43,3 +43,24 @@ def test_every_optimizer_goes_downhill(name):
     weight.square().sum().backward()
     optimizer.step()
     assert weight.square().sum() < 3
+
+
+def scaled(rule: str) -> float:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    made = optim.optimizer([parameter], Train(lr=0.1, batch_size=1024, lr_scaling={"rule": rule, "reference": 256}))
+    return made.param_groups[0]["lr"]
+
+
+def test_learning_rate_follows_the_batch_size_as_asked():
+    assert scaled("linear") == pytest.approx(0.4)
+    assert scaled("sqrt") == pytest.approx(0.2)
+    assert optim.lr_scale(Train(batch_size=1024)) == 1
+
+
+def test_own_learning_rate_of_a_group_follows_too_and_the_schedule_comes_on_top():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": parameters[:1]}, {"params": parameters[1:], "lr": 0.01}]
+    made = optim.optimizer(groups, Train(lr=0.1, batch_size=128, lr_scaling={"reference": 256}))
+    optim.set_lr(made, 0.5)
+    assert [group["lr"] for group in made.param_groups] == pytest.approx([0.025, 0.0025])
+    assert groups[1]["lr"] == 0.01

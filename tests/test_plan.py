@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import plan
+from harness import experiment_file, plan
 from harness.config import Experiment
 from harness.contract import DatasetInfo
 from harness.experiment_file import ConfigError
@@ -111,6 +111,48 @@ def test_method_can_override_recipe_and_unknown_recipe_keys_are_refused():
     trials = expand(methods=[{"name": "ann", "train": {"lr": 0.7}}], train={"epochs": 3})
     assert {(t.train.lr, t.train.epochs) for t in trials} == {(0.7, 3)}
     assert "did you mean 'epochs'" in refusal(methods=[{"name": "ann", "train": {"epoch": 1}}])
+
+
+@pytest.mark.parametrize(
+    ("train", "workers", "complaint"),
+    [
+        ({"micro_batches": 2}, 1, "methods.0: train.micro_batches: 'ottt' updates the weights more than once a batch"),
+        ({"micro_batches": "auto"}, 1, "methods.0: train.micro_batches: 'ottt' updates the weights more than once"),
+        ({"batch_size": 9}, 2, "methods.0: train.batch_size: 9 cannot be shared equally by 2 workers (scale.workers)"),
+        ({"sync_batch_norm": True}, 1, "methods.0: train.sync_batch_norm: a single worker (scale.workers) sees all"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused(train, workers, complaint):
+    online = {"name": "ottt", "settings": {"updates": "after_step"}}
+    assert f"FILE: {complaint}" in refusal(methods=[online], train=train, scale={"workers": workers})
+
+
+def test_parts_have_to_be_equal_and_norms_to_be_there():
+    complaint = "train.micro_batches: 3 does not divide a worker's share of a batch, 32 of 64 samples"
+    assert complaint in refusal(methods=["ann"], train={"micro_batches": 3}, scale={"workers": 2})
+    assert "micro_batches: found 0" in refusal_of({"train": {"micro_batches": 0}})
+    synced = {"train": {"sync_batch_norm": True}, "scale": {"workers": 2}}
+    bare = {"name": "mlp", "batch_norm": False}
+    assert "train.sync_batch_norm: 'bptt' on 'mlp' has no norm" in refusal(methods=["bptt"], network=bare, **synced)
+    # Where the network has none, DSR's readout has one; what trains nothing is left alone.
+    conversion = {"name": "conversion", "start": "ann"}
+    found = expand(methods=["dsr", "ann", conversion], **synced, time_steps=2, seeds=0)
+    assert [trial.train.sync_batch_norm for trial in found] == [True] * 3
+    assert expand(methods=["dsr"], network=bare, **synced)
+
+
+def refusal_of(changes: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        experiment_file.checked(Experiment, experiment().model_dump() | changes, "FILE")
+    return str(caught.value)
+
+
+def test_new_keys_of_the_recipe_leave_ids_alone_until_they_are_set():
+    (plain,) = expand(methods=["ann"], seeds=0)
+    assert not {"micro_batches", "lr_scaling", "sync_batch_norm"} & plain.model_dump()["train"].keys()
+    for key, value in (("micro_batches", 2), ("micro_batches", "auto"), ("lr_scaling", {"reference": 128})):
+        assert expand(methods=["ann"], seeds=0, train={key: value})[0].id != plain.id
+    assert expand(methods=["ann"], seeds=0, sweep={"checkpoint_steps": 5})[0].id == plain.id
 
 
 SEARCH = {
