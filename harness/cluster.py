@@ -15,7 +15,7 @@ from harness.config import Scale
 from harness.experiment_file import ConfigError
 
 ENVIRONMENT = {
-    # Also on one machine: Ray's ports listen on every interface, and a token keeps strangers out.
+    # Also on one machine: a token keeps its other users out.
     authentication.MODE: "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     # The default of 2 s is what every report of a Train worker then costs.
@@ -37,6 +37,10 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """What Ray reads from the environment, and only before it is imported. A value that the user has set wins."""
+
+
+LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+"""Whether other machines may join, on whichever system: without them, Ray listens on loopback alone."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def connected(scale: Scale) -> Iterator[Capacity]:
     cluster is used; otherwise one is started on this machine and stopped at the end.
     """
     prepare_environment()
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault(*LOOPBACK)
     import ray
 
     if ray.is_initialized():

@@ -166,6 +166,8 @@ def _followed(cluster: "Cluster", name: str, quiet: bool) -> int:
         )
         return error.exit_code if isinstance(error, interrupt.Interrupted) else 1
     code = jobs.exit_code(found, found.status())
+    if code == 1 and "ModuleNotFoundError" in found.message:
+        say(False, f"harness: the Python that ran {name} lacks a package; --entrypoint-python names another")
     say(quiet, f"job {name}: {found.state}, exit code {code}")
     if found.exit_code is None and found.state == "failed":
         say(False, f"harness: {name}: {' '.join(found.message.split())[:500]}")

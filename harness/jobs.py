@@ -1,6 +1,7 @@
 """Jobs on a Ray cluster, from outside: submitted, followed, looked at, stopped, through the dashboard's address."""
 
 import asyncio
+import logging
 import os
 import queue
 import shlex

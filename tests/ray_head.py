@@ -116,6 +116,17 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def listening(pid: int) -> list[tuple[str, str, int]]:
+    """Where a process and all that it started listen: name, address, port."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return [
+        (process.name(), each.laddr.ip, each.laddr.port)
+        for process in family
+        for each in process.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    ]
+
+
 def end(process: subprocess.Popen) -> None:
     """End a process and all that it started."""
     with contextlib.suppress(psutil.NoSuchProcess):

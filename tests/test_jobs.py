@@ -59,7 +59,15 @@ def texts(*folders: Path) -> str:
     return "\n".join(file.read_text(errors="replace") for file in files)
 
 
-def test_the_checkout_and_the_file_travel_and_the_exit_code_comes_back(head, checkout, folder):
+@pytest.fixture
+def ours(head, harness, monkeypatch):
+    """A command line in this process, which knows the head and its token."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    return lambda *arguments: harness(*arguments, "--address", head.url)
+
+
+def test_the_checkout_and_the_file_travel_and_the_exit_code_comes_back(head, ours, checkout, folder):
     commit = ray_head.commit(checkout)
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
@@ -85,7 +93,7 @@ def test_the_checkout_and_the_file_travel_and_the_exit_code_comes_back(head, che
     assert status.outcomes == {"done": 1, "failed": 1}
     assert (status.commit, status.dirty) == (commit, False)
 
-    row = json.loads(head.harness("status", status.job, "--address", head.url, "--json").stdout)
+    row = json.loads(ours("status", status.job, "--json")[1])
     assert (row["state"], row["exit_code"]) == ("failed", 3)
     assert any("failed: " in line for line in row["log"])
     assert SECRET not in done.stdout + done.stderr + texts(head.folder, folder / "shared")
@@ -104,6 +112,39 @@ def test_plain_ray_job_submit_works_too_and_measures_nothing_twice(head, checkou
     assert "1 of 1 trials were measured before" in done.stdout
     last = job.find(str(folder / "shared" / "results"))[-1]
     assert (last.exit_code, last.outcomes) == (0, {"before": 1})
+
+
+CALLS = {  # a method of each kind of process that would tell or do something
+    "gcs_server": "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "raylet": "/ray.rpc.NodeManagerService/GetNodeStats",
+    "ray::": "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "python": "/ray.rpc.RayletDriver/ClusterInfo",
+}
+
+
+def called(port: int, method: str, token: str | None = None) -> str:
+    """How a port answers a call."""
+    import grpc
+
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method, bytes, bytes)(b"", timeout=5, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def test_a_head_keeps_its_dashboard_on_loopback_and_what_is_open_does_nothing_without_the_token(head):
+    found = ray_head.listening(head.process.pid)
+    assert {ip.removeprefix("::ffff:") for _, ip, port in found if port == head.dashboard} == {"127.0.0.1"}
+    open_ = {port for _, ip, port in found if ip in {"0.0.0.0", "::"}}
+    assert head.port in open_  # Ray's own, between machines
+    answers = {(port, kind): called(port, method) for port in open_ | {head.client} for kind, method in CALLS.items()}
+    assert "OK" not in answers.values()
+    refused = {kind for (_, kind), answer in answers.items() if answer == "UNAUTHENTICATED"}
+    assert refused >= {"gcs_server", "raylet", "python"}
+    assert called(head.port, CALLS["gcs_server"], head.token) == "OK"
 
 
 class Tunnel:
@@ -168,7 +209,7 @@ class Lines:
         return "".join(self.seen)
 
 
-def test_a_cut_connection_is_taken_up_again_ctrl_c_detaches_and_stop_lets_trials_save(head, folder):
+def test_a_cut_connection_is_taken_up_again_ctrl_c_detaches_and_stop_lets_trials_save(head, ours, folder):
     results = folder / "long"
     changes = {"methods": ["bptt"], "seeds": 0, "train": {"epochs": 3000}, "tracking": {"mlflow": True}}
     file = written(folder / "long.yaml", results=str(results), **changes)
@@ -193,16 +234,17 @@ def test_a_cut_connection_is_taken_up_again_ctrl_c_detaches_and_stop_lets_trials
     assert f"harness stop {running.job} --address {tunnel.url}" in err.rest()
     assert (running.state, running.done, running.trials) == ("running", 0, 1)
 
-    stopped = head.harness("stop", running.job, "--address", head.url)
-    assert stopped.returncode == 0, stopped.stderr
-    assert "what was done is saved" in stopped.stderr
+    code, _, said = ours("stop", running.job)
+    assert code == 0, said
+    assert "what was done is saved" in said
     (after,) = job.find(str(results))
     assert (after.state, after.exit_code, after.reason) == ("ended", 143, "stopped by SIGTERM")
     assert list(results.rglob("last.pt"))
-    assert head.harness("stop", running.job, "--address", head.url).returncode == 1
-    followed = head.harness("status", running.job, "--follow", "--address", head.url)
-    assert followed.returncode == 143
-    assert "Resume with: harness sweep" in followed.stdout
+    assert ours("stop", running.job)[0] == 1
+    code, log, _ = ours("status", running.job, "--follow")
+    assert code == 143
+    assert "Resume with: harness sweep" in log
+    assert [row["state"] for row in json.loads(ours("status", "--json")[1]) if row["job"] == running.job] == ["stopped"]
 
 
 @pytest.mark.parametrize(
@@ -229,9 +271,8 @@ def test_tokens_that_do_not_fit_are_one_line_for_jobs_and_for_sweeps(
         assert head.token not in err
 
 
-def test_a_job_that_nobody_knows_is_one_line(head, harness, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+def test_a_job_that_nobody_knows_is_one_line(ours):
     for line in (["status", "nobody"], ["status", "nobody", "--follow"], ["stop", "nobody"]):
-        code, _, err = harness(*line, "--address", head.url)
+        code, _, err = ours(*line)
         assert (code, err.count("\n")) == (2, 1)
         assert "knows no such job" in err
