@@ -7,7 +7,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
-from harness import backlog, cluster, interrupt, provenance, record, search, stages, storage
+from harness import backlog, capacity, cluster, interrupt, provenance, ranks, record, search, stages, storage
 from harness.backlog import due, finished
 from harness.config import Experiment
 from harness.plan import Trial
@@ -73,19 +73,18 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
     missing = trials if studies else due(trials, folder)
     if missing:
         backlog.refuse_lost_weights(missing, run_of(experiment))
-        folder.mkdir(parents=True, exist_ok=True)
         # Once more inside: ray.init puts a handler of its own in the place of ours.
-        with interrupt.raised(), cluster.connected(experiment.scale) as capacity, interrupt.raised():
-            gpus = cluster.gpus_per_worker(experiment.scale, capacity)
-            places = cluster.concurrent(experiment.scale, capacity, experiment.sweep.max_concurrent)
-            shared = run_of(experiment, gpu=gpus > 0)
+        with interrupt.raised(), cluster.connected(experiment.scale), interrupt.raised():
+            room = capacity.room(experiment.scale, experiment.sweep.max_concurrent)
+            folder.mkdir(parents=True, exist_ok=True)
+            shared = run_of(experiment, gpu=room.need.gpus > 0)
             for wave in stages.waves(missing):
                 startable, blocked = backlog.split(wave, shared)
                 for result in blocked:
                     for watcher in watchers:
                         watcher.finished(result)
                 for group in _groups(experiment, startable):
-                    _tune(experiment, group, shared, gpus, places, watchers)
+                    _tune(experiment, group, shared, room, watchers)
     if studies:
         return Summary([result for base in trials for result in search.tried(experiment, base)])
     return Summary(
@@ -104,12 +103,13 @@ def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]
 
 
 def _tune(
-    experiment: Experiment, trials: list[Trial], shared: Run, gpus: float, places: int, watchers: Sequence[Watcher]
+    experiment: Experiment, trials: list[Trial], shared: Run, room: capacity.Room, watchers: Sequence[Watcher]
 ) -> None:
     """One Tune run over a group of trials; afterwards every one of them has a record."""
     from ray import tune
 
     scale, sweep = experiment.scale, experiment.sweep
+    gpus = room.need.gpus
     samples, searcher = 1, None
     parameters: dict[str, Any] = {
         "run": shared.model_dump(),
@@ -122,23 +122,24 @@ def _tune(
         parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
     if samples < 1:
         return
+    capacity.wait(room)
+    algorithm, follower = capacity.limited(room, searcher, max(samples, len(trials)))
     # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
     one = scale.workers == 1
-    needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
+    needs = ranks.worker_resources(scale.model_dump(), gpus) if one else {"node:__internal_head__": 0.001}
     with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as logs:
         tuner = tune.Tuner(
             tune.with_resources(in_actor if one else with_workers, needs),
             param_space=parameters,
             tune_config=tune.TuneConfig(
-                num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
-                max_concurrent_trials=places,
+                num_samples=samples, search_alg=algorithm, scheduler=search.asha(experiment, trials), reuse_actors=one,
                 # Named only where trials are compared: without held-out samples there is no such figure.
                 **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
             ),
             run_config=tune.RunConfig(
                 name="sweep", storage_path=logs, verbose=0,
                 failure_config=tune.FailureConfig(max_failures=sweep.max_failures if one else 0),
-                callbacks=[_callback(shared, watchers)],
+                callbacks=[_callback(shared, watchers), follower],
             ),
         )  # fmt: skip
         tuner.fit()
