@@ -21,12 +21,8 @@ def scaling(scale: Mapping[str, Any], gpus: float) -> Any:
 
 def worker_resources(scale: Mapping[str, Any], gpus: float) -> dict[str, float]:
     """What one worker takes, in Ray's names."""
-    memory = int((scale["memory_gb_per_worker"] or 0) * 1e9)
-    return {
-        "CPU": scale["cpus_per_worker"],
-        **({"GPU": gpus} if gpus else {}),
-        **({"memory": memory} if memory else {}),
-    }
+    asked = {"CPU": scale["cpus_per_worker"], "GPU": gpus, "memory": int((scale["memory_gb_per_worker"] or 0) * 1e9)}
+    return {name: amount for name, amount in asked.items() if amount}
 
 
 def process_group(scale: Mapping[str, Any], gpus: float) -> Any:
