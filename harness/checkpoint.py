@@ -113,7 +113,7 @@ def _write(file: Path, content: Any) -> None:
     digest = hashlib.sha256(body).hexdigest()
     body.release()
     buffer.write(MARK + digest.encode())
-    file.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(file.parent)
     storage.write_atomic(file, buffer.getvalue())
 
 

@@ -45,8 +45,8 @@ class Summary:
 def ahead(experiment: Experiment, trials: list[Trial]) -> list[int]:
     """Epochs of every trial that `run` has yet to run."""
     if experiment.sweep.search == "optuna":
-        points = experiment.sweep.trials or 1
-        return [t.train.epochs for t in trials for _ in range(points - len(search.tried(experiment, t)))]
+        points, tried = experiment.sweep.trials or 1, search.all_tried(experiment, trials)
+        return [t.train.epochs for t in trials for _ in range(points - len(tried[t.id]))]
     return [trial.train.epochs for trial in due(trials, experiment.folder)]
 
 
@@ -76,7 +76,7 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
         # Once more inside: ray.init puts a handler of its own in the place of ours.
         with interrupt.raised(), cluster.connected(experiment.scale), interrupt.raised():
             room = capacity.room(experiment.scale, experiment.sweep.max_concurrent)
-            folder.mkdir(parents=True, exist_ok=True)
+            storage.make_folder(folder)
             shared = run_of(experiment, gpu=room.need.gpus > 0)
             for wave in stages.waves(missing):
                 startable, blocked = backlog.split(wave, shared)
@@ -86,10 +86,8 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
                 for group in _groups(experiment, startable):
                     _tune(experiment, group, shared, room, watchers)
     if studies:
-        return Summary([result for base in trials for result in search.tried(experiment, base)])
-    return Summary(
-        [record.read(file) for trial in trials if (file := record.path(folder, trial.id)).exists()], len(before)
-    )
+        return Summary([result for points in search.all_tried(experiment, trials).values() for result in points])
+    return Summary(list(record.of([trial.id for trial in trials], folder).values()), len(before))
 
 
 def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]]:

@@ -71,8 +71,7 @@ def test_auto_is_a_gpu_where_any_node_has_one():
         (
             Need(1, cpus=16),
             "a trial needs 16 CPUs; the cluster has 2 x node (4 CPUs, 0 GPUs) holding 0 workers each, for want of CPUs"
-            "; 1 x node (8 CPUs, 2 GPUs) holding 0 workers, for want of CPUs; right would be scale.cpus_per_worker: 8 at "
-            "most",
+            "; 1 x node (8 CPUs, 2 GPUs) holding 0 workers, for want of CPUs; right would be scale.cpus_per_worker: 8",
         ),
         (Need(4, cpus=4, gpus=1), "4 workers x (4 CPUs, 1 GPUs) = 16 CPUs and 4 GPUs, on as few nodes"),
         (Need(4, cpus=4, gpus=1), "right would be scale.workers: 2 at most, or more nodes"),
