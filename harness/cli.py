@@ -11,7 +11,7 @@ import typer
 import yaml
 
 import harness
-from harness import cluster, data_cli, experiment_file, job, job_cli, provenance, sealed, storage
+from harness import cluster, data_cli, experiment_file, job, job_cli, plan_cli, provenance, sealed, storage
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(data_cli.app, name="data")
 app.add_typer(job_cli.app)
+plan_cli.register(app, lambda file, set_, prepare: _read(file, set_, prepare))
 
 Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
 Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
@@ -330,6 +331,11 @@ def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
     with refused(f"{file}: dataset: "):
         data_cli.prepared(source.of(block), quiet=quiet)
     return trials
+
+
+def _read(file: Path, overrides: list[str] | None, prepare: bool) -> tuple[Experiment, list]:
+    experiment = _experiment(file, overrides, short=False)
+    return experiment, (_prepared(experiment, str(file), True) if prepare else _planned(experiment, str(file)))
 
 
 def _record(run: str) -> Path:

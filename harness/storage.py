@@ -52,7 +52,7 @@ def given(place: str) -> Path:
     # Says itself what it tried, traceback and all; what there is to say, we say.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     with _reached(place):
-        from fsspec import get_filesystem_class
+        from fsspec import get_filesystem_class  # type: ignore[import-untyped]
         from upath import UPath
 
         get_filesystem_class(scheme)  # imports its package, and asks no server

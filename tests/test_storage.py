@@ -165,7 +165,6 @@ def test_what_is_wrong_with_a_place_is_said_in_one_line_without_credentials(stor
     ("place", "package", "extra"), [("s3://a-bucket/x", "s3fs", "s3"), ("gs://a-bucket/x", "gcsfs", "gs")]
 )
 def test_a_missing_package_is_named_with_the_extra_that_installs_it(harness, monkeypatch, place, package, extra):
-    import fsspec.registry
 
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, extra, raising=False)
