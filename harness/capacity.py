@@ -96,14 +96,9 @@ def limited(room: Room, searcher: Any, total: int) -> tuple[Any, Any]:
     Nodes come and go while a sweep runs, so the number is not fixed at the start. `total`: trials to run in all.
     """
     from ray import tune
-    from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+    from ray.tune.search import ConcurrencyLimiter
 
-    places_now = max(room.places(nodes()), 1)
-    algorithm = (
-        ConcurrencyLimiter(searcher, max_concurrent=places_now)
-        if searcher is not None
-        else BasicVariantGenerator(max_concurrent=places_now)
-    )
+    algorithm = ConcurrencyLimiter(searcher, max_concurrent=max(room.places(nodes()), 1))
     follower = _Follower(room, total, algorithm)
 
     class Callback(tune.Callback):

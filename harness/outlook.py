@@ -70,14 +70,14 @@ def of(
     """Everything that `harness plan` says, for JSON."""
     due = _due(experiment, trials)
     found, overheads = _measurements(experiment, given)
+    probed: list[Measured] = []
     if probing and due:
         records, overhead = probe.run(experiment, due)
-        probe.keep(records, overhead, experiment.folder)
-        found += timing.measured(records, "probes")
+        probe.keep(records, overhead, _machine_here(where), experiment.folder)
+        probed = timing.measured(records, "probes")
         overheads[_machine_here(where)] = overhead
     chosen, missing = _machine(where, found, machine)
     there = [each for each in found if each.work.machine == chosen]
-    probed = [each for each in there if each.source == "probes"]
     cold = timing.cold_seconds(probed or there)
     overhead = replace(overheads.get(chosen, Overhead()), cold=cold)
     sizes = _sizes(experiment)
@@ -132,10 +132,9 @@ def _measurements(experiment: Experiment, given: Sequence[Path]) -> tuple[list[M
     found = timing.measured(record.read_all(folders))
     overheads = _benchmarked(experiment.scale.workers)
     for folder in [experiment.folder, *(path for path in given if not storage.is_file(path))]:
-        for records, overhead in probe.kept(folder):
-            probes = timing.measured(records, "probes")
-            found += probes
-            overheads.update({each.work.machine: overhead for each in probes})
+        for records, overhead, machine in probe.kept(folder):
+            found += timing.measured(records, "probes")
+            overheads[machine] = overhead
     return found, overheads
 
 

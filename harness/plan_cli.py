@@ -29,7 +29,7 @@ def register(app: typer.Typer, load: Load) -> None:
             list[str] | None, typer.Option(metavar="PATH", help="Further records to measure by, beside results/.")
         ] = None,
         machine: Annotated[
-            str | None, typer.Option(metavar="NAME", help="Measurements of which machine: part of its CPU's or GPU's name.")
+            str | None, typer.Option(metavar="NAME", help="Whose measurements: part of a CPU's or GPU's name.")
         ] = None,
         price: Annotated[
             list[str] | None, typer.Option(metavar="TYPE=USD", help="What a node of this type costs in an hour.")

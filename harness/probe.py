@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from harness import provenance, stages, storage
+from harness import stages, storage
 from harness.config import Experiment
 from harness.forecast import Overhead
 from harness.plan import Trial
@@ -50,13 +50,12 @@ def run(experiment: Experiment, trials: Sequence[Trial]) -> tuple[list[Record], 
         return found, _overhead(found, started, time.time())
 
 
-def keep(records: Iterable[Record], overhead: Overhead, folder: Path) -> Path:
-    """Write what a probe measured beside the experiment's records."""
-    machine = provenance.machine()
-    name = "-".join([machine["cpu"], *machine["gpus"][:1]])
-    file = folder / FILE.format(machine="".join(letter if letter.isalnum() else "_" for letter in name))
+def keep(records: Iterable[Record], overhead: Overhead, machine: str, folder: Path) -> Path:
+    """Write what a probe measured on a machine beside the experiment's records."""
+    file = folder / FILE.format(machine="".join(letter if letter.isalnum() else "_" for letter in machine))
     storage.make_folder(folder)
     content = {
+        "machine": machine,
         "records": [result.model_dump(mode="json", exclude_none=True) for result in records],
         "overhead": overhead.__dict__,
     }
@@ -64,12 +63,13 @@ def keep(records: Iterable[Record], overhead: Overhead, folder: Path) -> Path:
     return file
 
 
-def kept(folder: Path) -> Iterator[tuple[list[Record], Overhead]]:
-    """What earlier probes of an experiment measured."""
+def kept(folder: Path) -> Iterator[tuple[list[Record], Overhead, str]]:
+    """What earlier probes of an experiment measured, and on which machine."""
     for name in sorted(storage.names(folder)):
         if name.startswith("probe-") and name.endswith(".json"):
             content = json.loads((folder / name).read_bytes())
-            yield [Record.model_validate(each) for each in content["records"]], Overhead(**content["overhead"])
+            records = [Record.model_validate(each) for each in content["records"]]
+            yield records, Overhead(**content["overhead"]), content["machine"]
 
 
 def _short(trial: Trial) -> Trial:

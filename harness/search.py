@@ -44,6 +44,37 @@ def optuna(experiment: Experiment, base: Trial) -> tuple[int, Any]:
     return (experiment.sweep.trials or 1) - len(known), searcher
 
 
+def listed(trials: Sequence[Trial]) -> Any:
+    """A Tune search algorithm that hands out these trials, one after the other.
+
+    Tune's own `grid_search` copies and walks the whole list again for each of its trials.
+    """
+    from ray.tune.search import Searcher
+
+    class Listed(Searcher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left = iter(trials)
+
+        def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+            return True
+
+        def suggest(self, trial_id: str) -> Any:
+            trial = next(self.left, None)
+            return Searcher.FINISHED if trial is None else {"trial": trial.model_dump(mode="json")}
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            """Nothing is learnt from it."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: Tune is never asked to restore a sweep."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing, for the same reason."""
+
+    return Listed()
+
+
 def asha(experiment: Experiment, trials: list[Trial]) -> Any:
     """Tune's scheduler that stops the worse of these trials early, or None if none of them can be stopped."""
     epochs = max((trial.train.epochs for trial in trials), default=0)

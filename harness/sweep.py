@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from harness import backlog, capacity, cluster, interrupt, provenance, ranks, record, search, stages, storage
 from harness.backlog import due, finished
 from harness.config import Experiment
+from harness.forecast import longest_first
 from harness.plan import Trial
 from harness.record import Record
 from harness.trial import Report, Run, blank
@@ -97,7 +98,7 @@ def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]
     elif experiment.sweep.asha:
         yield from (list(study) for _, study in groupby(trials, key=lambda t: (t.label, t.time_steps, t.seed)))
     elif trials:
-        yield trials
+        yield longest_first(trials)
 
 
 def _tune(
@@ -117,11 +118,11 @@ def _tune(
         parameters["trial"] = trials[0].model_dump(mode="json")
         samples, searcher = search.optuna(experiment, trials[0])
     else:
-        parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
+        samples, searcher = len(trials), search.listed(trials)
     if samples < 1:
         return
     capacity.wait(room)
-    algorithm, follower = capacity.limited(room, searcher, max(samples, len(trials)))
+    algorithm, follower = capacity.limited(room, searcher, samples)
     # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
     one = scale.workers == 1
     needs = ranks.worker_resources(scale.model_dump(), gpus) if one else {"node:__internal_head__": 0.001}
