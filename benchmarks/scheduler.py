@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import report
 
@@ -26,6 +27,8 @@ from harness.config import Experiment
 from harness.data import prepare
 from harness.progress import Display
 from harness.record import Record
+
+Result = TypeVar("Result")
 
 TRIALS, NODES = 10_000, 1_000
 METHODS = ["ann", "bptt", "dsr", "sltt"]
@@ -45,10 +48,10 @@ def experiment(trials: int, folder: Path, **changes: object) -> Experiment:
     return Experiment.model_validate(content | changes)
 
 
-def timed(measures: list[report.Measure], name: str, number: int, work: object) -> object:
+def timed(measures: list[report.Measure], name: str, number: int, work: Callable[[], Result]) -> Result:
     """What `work` returns, and its milliseconds a trial as a measure."""
     started = time.perf_counter()
-    result = work()  # type: ignore[operator]
+    result = work()
     measures.append(report.measure(name, 1000 * (time.perf_counter() - started) / number, "ms/trial"))
     return result
 
@@ -61,13 +64,12 @@ def bookkeeping(number: int) -> list[report.Measure]:
         ours = experiment(number, Path(folder))
         trials = timed(found, f"plan of {number} trials", number, lambda: plan.expand(ours, info))
         timed(found, f"due of {number} without records", number, lambda: backlog.due(trials, ours.folder))
-        records = [_record(trial) for trial in trials]  # type: ignore[attr-defined]
+        records = [_record(trial) for trial in trials]
         timed(found, f"writing {number} records", number, lambda: [record.write(r, ours.folder) for r in records])
         timed(found, f"due of {number} with records", number, lambda: backlog.due(trials, ours.folder))
         timed(found, f"reading {number} records", number, lambda: list(record.read_all([ours.folder])))
-        timed(found, f"handing out {number} trials", number, lambda: _handed_out(trials))  # type: ignore[arg-type]
-        display = Display([EPOCHS] * number, quiet=True)
-        timed(found, f"showing {number} trials", number, lambda: [display.finished(r) for r in records])
+        timed(found, f"handing out {number} trials", number, lambda: _handed_out(trials))
+        timed(found, f"showing {number} trials", number, lambda: _shown(records))
     return found
 
 
@@ -75,6 +77,13 @@ def _handed_out(trials: Sequence[plan.Trial]) -> None:
     searcher = search.listed(trials)
     for trial in trials:
         assert searcher.suggest(trial.seed)["trial"]["seed"] == trial.seed
+
+
+def _shown(records: Sequence[Record]) -> None:
+    display = Display([EPOCHS] * len(records), quiet=True)
+    for result in records:
+        display.epoch(result.id, 1, {})
+        display.finished(result)
 
 
 def _record(trial: plan.Trial) -> Record:
