@@ -15,14 +15,16 @@ FINAL = {"done", "diverged", "skipped"}
 
 def finished(trials: Iterable[Trial], folder: Path) -> dict[str, Record]:
     """Records of those trials that need not run again, by id."""
-    files = {trial.id: record.path(folder, trial.id) for trial in trials}
-    found = {name: record.read(file) for name, file in files.items() if file.exists()}
+    found = record.of([trial.id for trial in trials], folder)
     return {name: result for name, result in found.items() if result.outcome in FINAL}
 
 
 def due(trials: Iterable[Trial], folder: Path) -> list[Trial]:
     """The trials that have to run: those without a record, and what they start from where that has none either."""
-    return stages.due(trials, lambda trial: bool(finished([trial], folder)))
+    wanted = list(trials)
+    concerned = {each.id: each for trial in wanted for each in [trial, *stages.lineage(trial)]}
+    measured = finished(concerned.values(), folder)
+    return stages.due(wanted, lambda trial: trial.id in measured)
 
 
 def split(trials: Iterable[Trial], shared: Run) -> tuple[list[Trial], list[Record]]:

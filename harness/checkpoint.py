@@ -113,7 +113,7 @@ def _write(file: Path, content: Any) -> None:
     digest = hashlib.sha256(body).hexdigest()
     body.release()
     buffer.write(MARK + digest.encode())
-    patiently(lambda: file.parent.mkdir(parents=True, exist_ok=True), str(file.parent))
+    patiently(lambda: storage.make_folder(file.parent), str(file.parent))
     storage.write_atomic(file, buffer.getvalue())
 
 

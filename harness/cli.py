@@ -11,7 +11,7 @@ import typer
 import yaml
 
 import harness
-from harness import cluster, data_cli, experiment_file, job, job_cli, provenance, sealed
+from harness import cluster, data_cli, experiment_file, job, job_cli, plan_cli, provenance, sealed, storage
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
@@ -26,9 +26,10 @@ app = typer.Typer(
 )
 app.add_typer(data_cli.app, name="data")
 app.add_typer(job_cli.app)
+plan_cli.register(app, lambda file, set_, prepare: _read(file, set_, prepare))
 
 Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
+Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
 
 
 class Format(StrEnum):
@@ -175,13 +176,13 @@ def evaluate(
     from harness import record, trial
 
     steps = _integers(time_steps)
-    file = _record(run)
     with refused():
+        file = _record(run)
         result = record.read(file)
     if result.outcome != "done":
         raise ConfigError(f"{run}: outcome '{result.outcome}' ({result.reason}); only a finished trial has weights")
     with refused():
-        found = {step: trial.reevaluate(result, file.resolve().parent, step).accuracies[-1] for step in steps}
+        found = {step: trial.reevaluate(result, file.absolute().parent, step).accuracies[-1] for step in steps}
     if json_:
         print(json.dumps({"id": result.id, "trained_time_steps": result.trial["time_steps"], "accuracy": found}))
         return
@@ -202,7 +203,7 @@ def table(
     from harness import publish, record
 
     with refused():
-        records = list(record.read_all(paths))
+        records = list(record.read_all(map(storage.given, paths)))
     if not records:
         raise ConfigError(f"no records under {', '.join(map(str, paths))}")
     if format is Format.terminal:
@@ -295,9 +296,10 @@ def track(
     from harness.tracking import TrackingError
 
     with refused():
-        records = list(record.read_all(paths))
+        given = [storage.given(path) for path in paths]
+        records = list(record.read_all(given))
     try:
-        print(publish.track(records, paths, uri))
+        print(publish.track(records, given, uri))
     except TrackingError as error:
         print(f"harness: MLflow: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
@@ -305,6 +307,8 @@ def track(
 
 def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: bool = False) -> Experiment:
     experiment = experiment_file.load(file, overrides)
+    with refused(f"{file}: results: "):
+        storage.check(experiment.results)
     if not short:
         return experiment
     from harness.data import stand_in
@@ -334,9 +338,15 @@ def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
     return trials
 
 
+def _read(file: Path, overrides: list[str] | None, prepare: bool) -> tuple[Experiment, list]:
+    experiment = _experiment(file, overrides, short=False)
+    return experiment, (_prepared(experiment, str(file), True) if prepare else _planned(experiment, str(file)))
+
+
 def _record(run: str) -> Path:
     """The file of a record that is given as a path or as a trial's id."""
-    found = [Path(run)] if Path(run).exists() else sorted(Path("results").rglob(f"{Path(run).name}.json"))
+    given = storage.given(run)
+    found = [given] if storage.exists(given) else storage.files(Path("results"), f"{given.name}.json")
     if not found:
         raise ConfigError(f"{run}: no such record, neither as a path nor as an id under results/")
     return found[0]

@@ -6,13 +6,11 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import authentication, job
 from harness.config import Scale
-from harness.experiment_file import ConfigError
 
 ENVIRONMENT = {
     # Also on one machine: a token keeps its other users out.
@@ -30,6 +28,9 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_THRESHOLD_S": "10",
+    # What a sweep waits for, `harness.capacity` says, and better.
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER": "1000000000",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_COLOR_PREFIX": "0",
@@ -43,14 +44,6 @@ LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 """Whether other machines may join, on whichever system: without them, Ray listens on loopback alone."""
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What a cluster has in all."""
-
-    cpus: float
-    gpus: float
-
-
 def prepare_environment() -> None:
     """Set the defaults of `ENVIRONMENT` where the user has not; has to come before `import ray`.
 
@@ -62,8 +55,8 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def connected(scale: Scale) -> Iterator[Capacity]:
-    """A Ray connection for the length of the block, and what the cluster has.
+def connected(scale: Scale) -> Iterator[None]:
+    """A Ray connection for the length of the block.
 
     A connection that this process has already is used and kept. With RAY_ADDRESS set (also inside a Ray job) that
     cluster is used; otherwise one is started on this machine and stopped at the end.
@@ -74,7 +67,7 @@ def connected(scale: Scale) -> Iterator[Capacity]:
     import ray
 
     if ray.is_initialized():
-        yield _capacity(ray)
+        yield
         return
     if os.environ.get("RAY_ADDRESS"):
         _join(ray)
@@ -82,7 +75,7 @@ def connected(scale: Scale) -> Iterator[Capacity]:
         authentication.ensure_token()
         ray.init(address="local", **_local(scale))
     try:
-        yield _capacity(ray)
+        yield
     finally:
         ray.shutdown()
 
@@ -147,44 +140,6 @@ class Everywhere:
                 except ray.exceptions.RayError as error:
                     outcome = error
                 yield self._tasks.pop(done), outcome
-
-
-def lacking(needs: Mapping[str, float]) -> str | None:
-    """What the cluster that this process is connected to has, in words, where that is less than `needs`."""
-    import ray
-
-    total = ray.cluster_resources()
-    if all(total.get(name, 0) >= number for name, number in needs.items()):
-        return None
-    return f"the cluster has {total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-
-
-def gpus_per_worker(scale: Scale, capacity: Capacity) -> float:
-    """GPUs of one worker, with `auto` decided: one where the cluster has any."""
-    return float(capacity.gpus > 0) if scale.gpus_per_worker == "auto" else scale.gpus_per_worker
-
-
-def concurrent(scale: Scale, capacity: Capacity, limit: int | None) -> int:
-    """How many trials fit at once.
-
-    Raises ConfigError, with the arithmetic, when not even one does.
-    """
-    gpus = gpus_per_worker(scale, capacity)
-    by_cpu = int(capacity.cpus // (scale.workers * scale.cpus_per_worker))
-    by_gpu = int(capacity.gpus // (scale.workers * gpus)) if gpus else by_cpu
-    fits = min(by_cpu, by_gpu)
-    if fits < 1:
-        raise ConfigError(
-            f"scale: a trial needs {scale.workers} workers x {scale.cpus_per_worker} CPUs = "
-            f"{scale.workers * scale.cpus_per_worker} CPUs and {scale.workers * gpus:g} GPUs; "
-            f"the cluster has {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs"
-        )
-    return min(fits, limit or fits)
-
-
-def _capacity(ray: Any) -> Capacity:
-    total = ray.cluster_resources()
-    return Capacity(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0))
 
 
 def _local(scale: Scale) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from harness import storage
 from harness.experiment_file import ConfigError
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
@@ -61,5 +62,7 @@ def say(quiet: bool, text: str) -> None:
 
 
 def short(path: Path) -> str:
+    if storage.is_remote(path):
+        return str(path)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -13,13 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from harness import published as papers
-from harness import select
+from harness import select, storage
 from harness.markup import clean
 from harness.published import Published
 from harness.record import Record
 from harness.select import Cell
 from harness.sheet import EPOCH_OF, Sheet, condition, milliseconds, sheets
-from harness.storage import write_atomic
 
 # Okabe and Ito's colours without their yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -91,7 +90,7 @@ def accuracy_against_latency(
     panels = [row for sheet in sheets(records, published) for row in _rows(sheet)]
     if not panels:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     with matplotlib.rc_context():
         # A reader's own matplotlibrc must not change the files.
         matplotlib.rcdefaults()
@@ -127,7 +126,7 @@ def _saved(figure: Figure, file: Path) -> Path:
     silent: dict[str, Any] = {".svg": {"Date": None, "Creator": None}, ".png": {"Software": None}}
     content = io.BytesIO()
     figure.savefig(content, format=file.suffix.removeprefix("."), dpi=160, metadata=silent[file.suffix])
-    write_atomic(file, content.getvalue())
+    storage.write_atomic(file, content.getvalue())
     return file
 
 

@@ -25,7 +25,7 @@ class Display:
         self.console = Console(stderr=True, quiet=quiet)
         self.total, self.total_epochs = len(ahead), sum(ahead)
         self.seen: dict[str, int] = {}
-        self.done = 0
+        self.done = self.seen_epochs = 0
         self.started = time.monotonic()
         self.bar: Progress | None = None
         if self.console.is_terminal and not quiet:
@@ -46,25 +46,30 @@ class Display:
 
     def epoch(self, trial_id: str, epoch: int, metrics: dict[str, Any]) -> None:
         """An epoch has ended, counted from 1."""
-        self.seen[trial_id] = max(epoch, self.seen.get(trial_id, 0))
+        self._count(trial_id, max(epoch, self.seen.get(trial_id, 0)))
         self._refresh()
 
     def finished(self, result: Record) -> None:
         """A trial has its record: one line about it."""
-        self.seen[result.id] = result.trial["train"]["epochs"]
+        self._count(result.id, result.trial["train"]["epochs"])
         self.done += 1
         self.console.print(
             f"[{self.done}/{self.total}] {described(result)}{self._eta()}", markup=False, highlight=False
         )
         self._refresh()
 
+    def _count(self, trial_id: str, epochs: int) -> None:
+        # Summed as they come: adding up all trials at every epoch of every trial would be most of the work.
+        self.seen_epochs += epochs - self.seen.get(trial_id, 0)
+        self.seen[trial_id] = epochs
+
     def _refresh(self) -> None:
         if self.bar:
-            self.bar.update(self.task, completed=sum(self.seen.values()))
+            self.bar.update(self.task, completed=self.seen_epochs)
 
     def _eta(self) -> str:
         """Time left at the pace so far, for plain lines; the bar shows its own."""
-        total, seen = self.total_epochs, sum(self.seen.values())
+        total, seen = self.total_epochs, self.seen_epochs
         if self.bar or not seen or seen >= total:
             return ""
         left = (time.monotonic() - self.started) * (total - seen) / seen

@@ -17,7 +17,7 @@ FILES = ("experiment.yaml", "table.md", "table.csv", "accuracy.svg", "accuracy.p
 def write(experiment: Experiment, records: list[Record]) -> list[Path]:
     """Write the resolved experiment, tables and plots into the experiment's folder and return their paths."""
     folder = experiment.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     resolved = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     texts = {"experiment.yaml": resolved, "table.md": rendered(records, "md"), "table.csv": rendered(records, "csv")}
     for name, text in texts.items():
@@ -48,11 +48,12 @@ def track(records: list[Record], paths: list[Path], uri: str | None) -> str:
     """
     from harness import tracking
 
-    folders = {path if path.is_dir() else path.parent for path in paths}
-    folders |= {file.parent for folder in folders for file in folder.rglob("experiment.yaml")}
+    folders = {path.parent if storage.is_file(path) else path for path in paths}
+    folders |= {file.parent for folder in folders for file in storage.files(folder, "experiment.yaml")}
     changed = 0
     for name in sorted({result.experiment for result in records}):
-        files = [folder / file for folder in folders if folder.name == name for file in FILES]
+        there = {folder: storage.names(folder) for folder in folders if folder.name == name}
+        files = [folder / file for folder, present in there.items() for file in FILES if file in present]
         ours = [result for result in records if result.experiment == name]
-        changed += tracking.resend(ours, uri, name, [file for file in files if file.exists()])
+        changed += tracking.resend(ours, uri, name, files)
     return f"{changed} of {len(records)} records were new or had changed"

@@ -29,9 +29,15 @@ def scaling(scale: Mapping[str, Any], gpus: float) -> Any:
     return ScalingConfig(
         num_workers=scale["workers"],
         use_gpu=gpus > 0,
-        resources_per_worker={"CPU": scale["cpus_per_worker"], **({"GPU": gpus} if gpus else {})},
+        resources_per_worker=worker_resources(scale, gpus),
         placement_strategy=scale["placement"].upper(),
     )
+
+
+def worker_resources(scale: Mapping[str, Any], gpus: float) -> dict[str, float]:
+    """What one worker takes, in Ray's names."""
+    asked = {"CPU": scale["cpus_per_worker"], "GPU": gpus, "memory": int((scale["memory_gb_per_worker"] or 0) * 1e9)}
+    return {name: amount for name, amount in asked.items() if amount}
 
 
 def process_group(scale: Mapping[str, Any], gpus: float) -> Any:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness import storage
 from harness.patience import patiently
-from harness.storage import write_atomic
 
 SCHEMA_VERSION = 1
 
@@ -124,9 +124,9 @@ def path(folder: Path, trial_id: str) -> Path:
 
 def write(record: Record, folder: Path) -> Path:
     """Write a record so that it is either whole or not there, and return its path."""
-    patiently(lambda: folder.mkdir(parents=True, exist_ok=True), str(folder))
+    patiently(lambda: storage.make_folder(folder), str(folder))
     target = path(folder, record.id)
-    write_atomic(target, record.model_dump_json(indent=1, exclude_none=True) + "\n")
+    storage.write_atomic(target, record.model_dump_json(indent=1, exclude_none=True) + "\n")
     return target
 
 
@@ -135,8 +135,39 @@ def read(file: Path) -> Record:
 
     Raises ValueError naming the file when it is not a record, or one of a newer schema than this version knows.
     """
+    return _parsed(file, file.read_bytes())
+
+
+def of(ids: Iterable[str], folder: Path) -> dict[str, Record]:
+    """The records of these trials, by id, as far as there are any: by one listing, and each read once."""
+    there = storage.names(folder)
+    files = {name: path(folder, name) for name in ids if f"{name}.json" in there}
+    return dict(zip(files, _read_all(list(files.values())), strict=True))
+
+
+def read_all(paths: Iterable[Path]) -> Iterator[Record]:
+    """Read every record under the given files and folders, sorted by path.
+
+    Files whose names do not look like a trial's id (tables, plots) are passed over.
+    """
+    for given in paths:
+        if storage.is_file(given):
+            yield from _read_all([given])
+            continue
+        found = storage.files(given, ".json")
+        if not found and not storage.exists(given):
+            raise ValueError(f"{given}: no such file or folder")
+        yield from _read_all([file for file in found if is_id(file.stem)])
+
+
+def _read_all(files: list[Path]) -> Iterator[Record]:
+    for file, content in zip(files, storage.contents(files), strict=True):
+        yield _parsed(file, content)
+
+
+def _parsed(file: Path, text: bytes) -> Record:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(text)
         if not isinstance(content, dict) or "schema_version" not in content:
             raise ValueError("not a record (no schema_version)")
         if content["schema_version"] > SCHEMA_VERSION:
@@ -146,17 +177,6 @@ def read(file: Path) -> Record:
         raise ValueError(f"{file}: {str(error).splitlines()[0]}") from error
 
 
-def read_all(paths: Iterable[Path]) -> Iterator[Record]:
-    """Read every record under the given files and folders, sorted by path.
-
-    Files whose names do not look like a trial's id (tables, plots) are passed over.
-    """
-    for given in paths:
-        if not given.exists():
-            raise ValueError(f"{given}: no such file or folder")
-        files = [given] if given.is_file() else sorted(given.rglob("*.json"))
-        yield from (read(file) for file in files if given.is_file() or _looks_like_record(file))
-
-
-def _looks_like_record(file: Path) -> bool:
-    return len(file.stem) == 12 and all(letter in "0123456789abcdef" for letter in file.stem)
+def is_id(name: str) -> bool:
+    """Whether a file's name without its ending looks like a trial's id."""
+    return len(name) == 12 and all(letter in "0123456789abcdef" for letter in name)

@@ -5,10 +5,10 @@ at another's expense.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness import plan, record
+from harness import plan, record, storage
 from harness.config import Experiment, Range
 from harness.plan import Trial
 from harness.record import Record
@@ -44,6 +44,37 @@ def optuna(experiment: Experiment, base: Trial) -> tuple[int, Any]:
     return (experiment.sweep.trials or 1) - len(known), searcher
 
 
+def listed(trials: Sequence[Trial]) -> Any:
+    """A Tune search algorithm that hands out these trials, one after the other.
+
+    Tune's own `grid_search` copies and walks the whole list again for each of its trials.
+    """
+    from ray.tune.search import Searcher
+
+    class Listed(Searcher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left = iter(trials)
+
+        def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+            return True
+
+        def suggest(self, trial_id: str) -> Any:
+            trial = next(self.left, None)
+            return Searcher.FINISHED if trial is None else {"trial": trial.model_dump(mode="json")}
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            """Nothing is learnt from it."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: Tune is never asked to restore a sweep."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing, for the same reason."""
+
+    return Listed()
+
+
 def asha(experiment: Experiment, trials: list[Trial]) -> Any:
     """Tune's scheduler that stops the worse of these trials early, or None if none of them can be stopped."""
     epochs = max((trial.train.epochs for trial in trials), default=0)
@@ -62,20 +93,31 @@ def asha(experiment: Experiment, trials: list[Trial]) -> Any:
 
 def tried(experiment: Experiment, base: Trial) -> list[Record]:
     """Records of the points that a study has tried, in this command or before."""
-    if not experiment.folder.exists():
-        return []
-    ranges = plan.space(experiment, base)
-    rest = _rest(base.model_dump(mode="json"), ranges)
-    return [result for result in record.read_all([experiment.folder]) if _rest(result.trial, ranges) == rest]
+    return all_tried(experiment, [base])[base.id]
 
 
-def _rest(trial: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """A trial's configuration without the searched values."""
+def all_tried(experiment: Experiment, bases: Sequence[Trial]) -> dict[str, list[Record]]:
+    """The same for several studies, by their trials' ids; every record is read once for all of them."""
+    ids = [name.removesuffix(".json") for name in sorted(storage.names(experiment.folder)) if name.endswith(".json")]
+    records = list(record.of([name for name in ids if record.is_id(name)], experiment.folder).values())
+    found = {}
+    for searched in {tuple(sorted(plan.space(experiment, base))) for base in bases}:
+        points: dict[str, list[Record]] = {}
+        for result in records:
+            points.setdefault(_rest(result.trial, searched), []).append(result)
+        for base in bases:
+            if tuple(sorted(plan.space(experiment, base))) == searched:
+                found[base.id] = points.get(_rest(base.model_dump(mode="json"), searched), [])
+    return found
+
+
+def _rest(trial: Mapping[str, Any], searched: Iterable[str]) -> str:
+    """A trial's configuration without the searched values, as text."""
     copy = json.loads(json.dumps(trial))
-    for path in ranges:
+    for path in searched:
         block, key = path.split(".", 1)
         copy[block].pop(key, None)
-    return copy
+    return json.dumps(copy, sort_keys=True)
 
 
 def _point(trial: Mapping[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:

@@ -6,9 +6,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from harness import attempt, backlog, cluster, interrupt, patience, provenance, record, search, stages, tuning
+from harness import (
+    attempt,
+    backlog,
+    capacity,
+    cluster,
+    interrupt,
+    patience,
+    provenance,
+    record,
+    search,
+    stages,
+    storage,
+    tuning,
+)
 from harness.backlog import due, finished
 from harness.config import Experiment
+from harness.forecast import longest_first
 from harness.loop import Stopped
 from harness.plan import Trial
 from harness.record import Record
@@ -35,8 +49,8 @@ class Summary:
 def ahead(experiment: Experiment, trials: list[Trial]) -> list[int]:
     """Epochs of every trial that `run` has yet to run."""
     if experiment.sweep.search == "optuna":
-        points = experiment.sweep.trials or 1
-        return [t.train.epochs for t in trials for _ in range(points - len(search.tried(experiment, t)))]
+        points, tried = experiment.sweep.trials or 1, search.all_tried(experiment, trials)
+        return [t.train.epochs for t in trials for _ in range(points - len(tried[t.id]))]
     return [trial.train.epochs for trial in due(trials, experiment.folder)]
 
 
@@ -65,12 +79,11 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
     missing = trials if studies else due(trials, folder)
     if missing:
         backlog.refuse_lost_weights(missing, run_of(experiment))
-        folder.mkdir(parents=True, exist_ok=True)
         # Once more inside: ray.init puts a handler of its own in the place of ours.
-        with interrupt.raised(), cluster.connected(experiment.scale) as capacity, interrupt.raised():
-            gpus = cluster.gpus_per_worker(experiment.scale, capacity)
-            places = cluster.concurrent(experiment.scale, capacity, experiment.sweep.max_concurrent)
-            shared = run_of(experiment, gpu=gpus > 0)
+        with interrupt.raised(), cluster.connected(experiment.scale), interrupt.raised():
+            room = capacity.room(experiment.scale, experiment.sweep.max_concurrent)
+            storage.make_folder(folder)
+            shared = run_of(experiment, gpu=room.need.gpus > 0)
             for wave in stages.waves(missing):
                 startable, blocked = backlog.split(wave, shared)
                 for result in blocked:
@@ -78,14 +91,10 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
                         watcher.finished(result)
                 for group in _groups(experiment, startable):
                     with interrupt.wished() as stopping, contextlib.suppress(tuning.Ended):
-                        tuning.run(
-                            experiment, group, shared, gpus=gpus, places=places, watchers=watchers, stopping=stopping
-                        )
+                        tuning.run(experiment, group, shared, room, watchers=watchers, stopping=stopping)
     if studies:
-        return Summary([result for base in trials for result in search.tried(experiment, base)])
-    return Summary(
-        [record.read(file) for trial in trials if (file := record.path(folder, trial.id)).exists()], len(before)
-    )
+        return Summary([result for points in search.all_tried(experiment, trials).values() for result in points])
+    return Summary(list(record.of([trial.id for trial in trials], folder).values()), len(before))
 
 
 def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]]:
@@ -95,7 +104,7 @@ def _groups(experiment: Experiment, trials: list[Trial]) -> Iterator[list[Trial]
     elif experiment.sweep.asha:
         yield from (list(study) for _, study in groupby(trials, key=lambda t: (t.label, t.time_steps, t.seed)))
     elif trials:
-        yield trials
+        yield longest_first(trials)
 
 
 def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:

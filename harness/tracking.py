@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness import storage
 from harness.record import Record
 from harness.select import flatten
 
@@ -175,7 +176,8 @@ class _Mirror:
                 return self._add_record(job)
             for parent in self._parents.values():
                 for path in job:
-                    self._client.log_artifact(parent, str(path))
+                    with storage.on_this_machine(path) as file:
+                        self._client.log_artifact(parent, str(file))
             return True
 
     def finish(self) -> None:

@@ -2,13 +2,12 @@
 
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import attempt, cluster, patience, record, search, storage
+from harness import attempt, capacity, patience, ranks, record, search, storage
 from harness.board import Board
 from harness.config import Experiment
 from harness.patience import GaveUp
@@ -16,9 +15,6 @@ from harness.plan import Trial
 from harness.record import Record
 from harness.trial import Run
 from harness.workers import in_actor, with_workers
-
-LACKING_SECONDS, BUSY_SECONDS = 10.0, 60.0
-"""When it is said what trials wait for: the cluster has no such place at all, or others have them all."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +34,7 @@ class Ended(Exception):
 
 
 def run(
-    experiment: Experiment, trials: list[Trial], shared: Run, *, gpus: float, places: int,
+    experiment: Experiment, trials: list[Trial], shared: Run, room: capacity.Room, *,
     watchers: Sequence[Watcher], stopping: Callable[[], bool],
 ) -> None:  # fmt: skip
     """One Tune run over a group of trials; afterwards every one of them has a record.
@@ -54,7 +50,7 @@ def run(
     samples, searcher = 1, None
     parameters: dict[str, Any] = {
         "run": shared.model_dump(),
-        "scale": {**scale.model_dump(), "gpus_per_worker": gpus, "max_failures": sweep.max_failures},
+        "scale": {**scale.model_dump(), "gpus_per_worker": room.need.gpus, "max_failures": sweep.max_failures},
         "board": board.name,
         "patience": patience.limit_seconds(),
     }
@@ -62,26 +58,29 @@ def run(
         parameters["trial"] = trials[0].model_dump(mode="json")
         samples, searcher = search.optuna(experiment, trials[0])
     else:
-        parameters["trial"] = tune.grid_search([trial.model_dump(mode="json") for trial in trials])
+        samples, searcher = len(trials), search.listed(trials)
     if samples < 1:
         return
+    capacity.wait(room, unless=stopping)
+    if stopping():
+        raise Ended
+    algorithm, follower = capacity.limited(room, searcher, samples)
     # A trial of several workers only waits for them itself, and must not hold a CPU that they need.
     one = scale.workers == 1
-    needs = {"CPU": scale.cpus_per_worker, "GPU": gpus} if one else {"node:__internal_head__": 0.001}
+    needs = ranks.worker_resources(scale.model_dump(), room.need.gpus) if one else {"node:__internal_head__": 0.001}
     with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as logs, board.read(stopping):
         tuner = tune.Tuner(
             tune.with_resources(in_actor if one else with_workers, needs),
             param_space=parameters,
             tune_config=tune.TuneConfig(
-                num_samples=samples, search_alg=searcher, scheduler=search.asha(experiment, trials), reuse_actors=one,
-                max_concurrent_trials=places,
+                num_samples=samples, search_alg=algorithm, scheduler=search.asha(experiment, trials), reuse_actors=one,
                 # Named only where trials are compared: without held-out samples there is no such figure.
                 **({"metric": "validation_accuracy", "mode": "max"} if sweep.search != "grid" else {}),
             ),
             run_config=tune.RunConfig(
                 name="sweep", storage_path=logs, verbose=0,
                 failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-                callbacks=[_callback(shared, board, watchers, stopping, needs)],
+                callbacks=[_callback(shared, board, watchers, stopping), follower],
             ),
         )  # fmt: skip
         with _deaths_for_memory():
@@ -107,14 +106,11 @@ def _deaths_for_memory() -> Iterator[None]:
         RayActorManager._actor_task_failed = failed
 
 
-def _callback(
-    shared: Run, board: Board, watchers: Sequence[Watcher], stopping: Callable[[], bool], needs: dict[str, float]
-) -> Any:
+def _callback(shared: Run, board: Board, watchers: Sequence[Watcher], stopping: Callable[[], bool]) -> Any:
     """Tune's view of the trials, turned into records and passed on to the watchers."""
     from ray import tune
 
     stopped: set[str] = set()
-    waiting = _Waiting(needs)
 
     class Callback(tune.Callback):
         def __reduce__(self) -> Any:
@@ -126,7 +122,6 @@ def _callback(
             why = board.gave_up() if stopped else None
             if (why or stopping()) and running <= stopped:
                 raise GaveUp(why) if why else Ended
-            waiting.look(running, sum(trial.status == "PENDING" for trial in trials))
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if result.get("stopped"):
@@ -159,27 +154,6 @@ def _callback(
                 watcher.finished(result)
 
     return Callback()
-
-
-class _Waiting:
-    """Says once what trials wait for when none of them gets a place, and again after each time that one did."""
-
-    def __init__(self, needs: dict[str, float]) -> None:
-        self._needs, self._since, self._said = needs, time.monotonic(), False
-
-    def look(self, running: set[str], pending: int) -> None:
-        if running or not pending:
-            self._since, self._said = time.monotonic(), False
-        waited = time.monotonic() - self._since
-        if self._said or waited < LACKING_SECONDS:
-            return
-        if (has := cluster.lacking(self._needs)) or waited > BUSY_SECONDS:
-            self._said = True
-            log.warning("waiting for a place of %s; %s", _shown(self._needs), has or "others have them all")
-
-
-def _shown(resources: dict[str, float]) -> str:
-    return " and ".join(f"{number:g} {name}" for name, number in resources.items() if number)
 
 
 def _why(trial: Any) -> str:

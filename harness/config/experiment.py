@@ -143,6 +143,8 @@ class Scale(Block):
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: float | Literal["auto"] = "auto"
     """`auto`: one where the cluster has any, else none."""
+    memory_gb_per_worker: float | None = Field(None, gt=0)
+    """Memory that a node must have left for a worker to be put there; None: trials are placed without regard to it."""
     placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
     """Workers of a trial on as few nodes as possible, or on as many; `strict_…`: all on one, no two on one."""
     timeout_seconds: int = Field(600, ge=1)
