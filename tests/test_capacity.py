@@ -128,10 +128,10 @@ def sweep(folder: Path, environment: dict[str, str], **changes: Any) -> subproce
 def test_a_growing_cluster_is_asked_waited_for_and_used_and_what_it_can_never_hold_is_refused(tmp_path):
     prepare.prepare("digits")
     with growing_cluster.started({"worker": WORKER}) as environment:
-        never = sweep(tmp_path, environment, scale={"workers": 3})
+        never = sweep(tmp_path, environment, scale={"workers": 4})
         _, errors = never.communicate(timeout=120)
         assert never.returncode == 2, errors
-        assert "scale, even when the cluster has grown as far as it may: a trial needs 3 workers x (1 CPUs)" in errors
+        assert "scale, even when the cluster has grown as far as it may: a trial needs 4 workers x (1 CPUs)" in errors
         assert "2 x node of type worker (1 CPUs, 0 GPUs) holding 1 workers each" in errors
         assert "right would be scale.workers: 2 at most" in errors
         assert not (tmp_path / "results").exists()
