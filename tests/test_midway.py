@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness import checkpoint, loop
-from harness.config import DatasetBlock
-from harness.data import ffcv_compat, loader
+from harness import checkpoint, loop, plan, plugins, trial
+from harness.config import DatasetBlock, Evaluation, Experiment
+from harness.data import ffcv_compat, loader, prepare
 from harness.loop import Stopped
 from harness.pauses import Pauses, Question
+from harness.record import Record
 from tests import crew, fake_data
 from tests.toy import Explicit, Linear, training
 
@@ -217,3 +218,45 @@ def test_evaluation_begins_at_its_beginning(blocks):
     with pytest.raises(ValueError, match="'test' is given from its beginning only"):
         data.batches("test", 8, start=1)
     assert [len(y) for _, y in data.batches("test", 8, rank=90, world=100)] == []
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_trial_that_is_killed_inside_an_epoch_has_the_record_of_one_that_was_not(steps, tmp_path, monkeypatch):
+    prepare.prepare("digits")
+    content = {
+        "name": "midway", "dataset": "digits", "network": "mlp", "methods": ["ann"],
+        "train": {"epochs": 2, "batch_size": 128},
+    }  # fmt: skip
+    (one,) = plan.expand(Experiment.model_validate(content), prepare.info("digits"))
+
+    def run(folder: str, checkpoint_steps: int | None) -> Record:
+        settings = Evaluation(latency_repeats=0)
+        shared = trial.Run(
+            experiment="midway", folder=str(tmp_path / folder), evaluation=settings, checkpoint_steps=checkpoint_steps
+        )
+        return trial.run(one, shared)
+
+    whole = run("whole", None)
+    ann, calls = plugins.load("methods", "ann"), []
+    step = ann.train_step
+
+    def train_step(*given):
+        calls.append(None)
+        if len(calls) == 15:  # the fifth step of the second epoch
+            raise KeyboardInterrupt
+        return step(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ann, "train_step", train_step)
+        with pytest.raises(KeyboardInterrupt):
+            run("killed", steps)
+    resumed = run("killed", None)
+    assert resumed.restarts == 1
+    kept = {"accuracy", "test_loss", "validation_accuracy", "selected_epoch", "outcome"}
+    assert resumed.model_dump(include=kept) == whole.model_dump(include=kept)
+    assert [(e.train_loss, e.validation_loss) for e in resumed.history] == [
+        (e.train_loss, e.validation_loss) for e in whole.history
+    ]
+    files = [tmp_path / name / "checkpoints" / one.id / "weights.pt" for name in ("whole", "killed")]
+    first, second = (checkpoint.load_weights(file) for file in files)
+    assert all(torch.equal(first[key], second[key]) for key in first)
