@@ -34,6 +34,16 @@ class Noisy(Linear):
         return Linear.train_step(net, x, y, config, update)
 
 
+class NoisyDeep(Noisy):
+    """With enough gradients that the order in which four workers' are added depends on where each lies."""
+
+    @staticmethod
+    def build(config, task):
+        net = Noisy.build(config, task)
+        net[2] = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Linear(64, 64), torch.nn.Linear(64, task.classes))
+        return net
+
+
 class NoisyExplicit(Noisy, Explicit):
     """The same with gradients averaged in `update()`, so that nobody evens buffers out within an epoch."""
 
@@ -80,9 +90,9 @@ def test_going_on_inside_an_epoch_equals_never_having_stopped(method, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [Noisy, NoisyExplicit])
-def test_two_workers_go_on_inside_an_epoch_each_from_its_own_state(method, tmp_path):
-    for found in crew.run(undisturbed_and_left_at_every_place, 2, str(tmp_path), method):
+@pytest.mark.parametrize(("method", "world"), [(Noisy, 2), (NoisyExplicit, 2), (NoisyDeep, 4)])
+def test_workers_go_on_inside_an_epoch_each_from_its_own_state(method, world, tmp_path):
+    for found in crew.run(undisturbed_and_left_at_every_place, world, str(tmp_path), method):
         assert all(found)
 
 
