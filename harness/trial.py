@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -83,11 +84,12 @@ def run(
                 lack = _lack(error, device) if memory.is_lacking(error) else None
                 if lack is None and (world == 1 or not isinstance(error, RuntimeError)):
                     raise
-                broken = "" if lack else f"{type(error).__name__}: {error}"
+                broken, told = str(error), traceback.format_exc()
             # Not before the error is gone, whose traceback holds the network, and so the connections.
             if lack is not None:
                 meeting.tell(lack)
             elif (lack := meeting.hear()) is None:
+                log.error(told)
                 raise RuntimeError(broken)
             if (more := _more_parts(trial, parts, world, lack)) is None:
                 return _failed(place, lack)
