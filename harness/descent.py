@@ -19,7 +19,8 @@ class Descent:
         self, net: nn.Module, method: Method, config: MethodConfig, recipe: Train, *, world: int = 1, parts: int = 1
     ) -> None:
         """`parts`: how many a worker's share of a batch is computed in. Raises ValueError if they cannot be equal."""
-        self.method, self.config, self.recipe, self.world, self.parts = method, config, recipe, world, parts
+        self.net, self.method, self.config, self.recipe = net, method, config, recipe
+        self.world, self.parts = world, parts
         if parts > 1 and recipe.batch_size % (world * parts):
             raise ValueError(
                 f"train.micro_batches: {parts} does not divide a worker's share of a batch, "
@@ -31,6 +32,24 @@ class Descent:
         # A method whose gradients do not come from one backward pass through forward() has them averaged in update().
         self.explicit = getattr(method, "REDUCE", "ddp") == "explicit"
         self.trained: nn.Module = net if self.explicit or world == 1 else DistributedDataParallel(net)
+
+    @property
+    def settles(self) -> bool:
+        """Whether gradients are summed over workers in an order that hangs on the steps before: see `settle`."""
+        return self.world > 2 and isinstance(self.trained, DistributedDataParallel)
+
+    def settle(self, x: Tensor, y: Tensor) -> None:
+        """Take a step that changes nothing, on a few samples, before the first that counts.
+
+        After its first step DistributedDataParallel arranges gradients anew, and where a gradient lies decides in which
+        order more than two workers' are added. A process that goes on from a checkpoint would round otherwise there.
+        """
+        before = [buffer.clone() for buffer in self.net.buffers()]
+        self.method.train_step(self.trained, x, y, self.config, lambda: None)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, value in zip(self.net.buffers(), before, strict=True):
+                buffer.copy_(value)
 
     def step(self, x: Tensor, y: Tensor) -> StepOutput:
         """Learn from this worker's share of a batch: x (T, B, C, H, W), y classes or their probabilities.

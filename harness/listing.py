@@ -63,12 +63,25 @@ def plan(experiment: Experiment, trials: list[Trial]) -> Row:
             "v_threshold": trial.settings.get("v_threshold", ""),
             "seed": trial.seed,
             "epochs": trial.train.epochs,
+            **({"lr": _scaled_lr(trial)} if any(each.train.lr_scaling for each in trials) else {}),
             **({"starts from": trial.start.name if trial.start else ""} if any(each.start for each in trials) else {}),
             "state": done[trial.id].outcome if trial.id in done else "to do",
         }
         for trial in trials
     ]
     return {"trials": rows, "done": len(done), "points_per_study": experiment.sweep.trials}
+
+
+def _scaled_lr(trial: Trial) -> str:
+    """The learning rate of a trial and, where it follows the batch size, how it comes about."""
+    from harness import optim
+
+    train, scale = trial.train, optim.lr_scale(trial.train)
+    if train.lr_scaling is None:
+        return f"{train.lr:g}"
+    sizes = f"{train.batch_size} / {train.lr_scaling.reference}"
+    factor = sizes if train.lr_scaling.rule == "linear" else f"sqrt({sizes})"
+    return f"{train.lr * scale:g} = {train.lr:g} x {factor}"
 
 
 def shown(rows: list[Row], title: str) -> Table:

@@ -96,6 +96,8 @@ class Training:
         """
         setup, pauses = self.setup, pauses or Pauses()
         question = Question(pauses.stopping, rank=setup.rank, world=setup.world, device=setup.device)
+        if self.descent.settles and len(self.history) < setup.recipe.epochs:
+            self._settle()
         if setup.recipe.epochs == 0:
             self._select(None, self.evaluate("validation"), None)
         for epoch in range(len(self.history), setup.recipe.epochs):
@@ -103,6 +105,17 @@ class Training:
             yield self.history[-1]
             if question.now():
                 raise Stopped
+
+    def _settle(self) -> None:
+        """A step that changes nothing, on blank samples; all generators are set anew before the next."""
+        setup, task = self.setup, self.setup.task
+        samples = min(2, setup.recipe.batch_size // setup.world // setup.parts)
+        p = next(self.net.parameters())
+        blank = p.new_zeros(task.time_steps if task.temporal else 1, samples, *task.shape)
+        self.net.train()
+        with self._precision():
+            x = in_time(blank if task.temporal else blank[0], task)
+            self.descent.settle(x, torch.zeros(samples, dtype=torch.int64, device=setup.device))
 
     def _compile_loops(self) -> None:
         """Let every layer of neurons that can do so fuse its loop over time."""

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # before there is a group: its functions' defaults hold on to what they find
 
-PATIENCE_SECONDS = 10.0
-"""For another worker's word, when the connection to it broke: it may have run out of memory, or have died."""
+PATIENCE_SECONDS = 1.0
+"""For another worker's word, when the connection to it broke. It says so before it lets go, unless it has died."""
 ADVICE = "fewer samples at a time need less: train.micro_batches (a number, or auto)"
 
 

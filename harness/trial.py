@@ -2,25 +2,26 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 
-from harness import allocator, checkpoint, cost, memory, plugins, provenance, record, storage
+from harness import allocator, checkpoint, cost, memory, plugins, record, result, storage
 from harness.config import Block, Evaluation
 from harness.contract import Method
 from harness.data import loader
-from harness.evaluation import evaluate, precision
+from harness.evaluation import evaluate
 from harness.loop import Diverged, Setup, Training
 from harness.memory import Lack, Meeting
 from harness.metrics import Tally
 from harness.pauses import Pauses
 from harness.plan import Trial
 from harness.record import Outcome, Record
+from harness.result import Progress, blank
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +84,12 @@ def run(
                 lack = _lack(error, device) if memory.is_lacking(error) else None
                 if lack is None and (world == 1 or not isinstance(error, RuntimeError)):
                     raise
-                broken = "" if lack else f"{type(error).__name__}: {error}"
+                broken, told = str(error), traceback.format_exc()
             # Not before the error is gone, whose traceback holds the network, and so the connections.
             if lack is not None:
                 meeting.tell(lack)
             elif (lack := meeting.hear()) is None:
+                log.error(told)
                 raise RuntimeError(broken)
             if (more := _more_parts(trial, parts, world, lack)) is None:
                 return _failed(place, lack)
@@ -125,7 +127,7 @@ def _trained(
     """Train from the checkpoint or the beginning, in so many parts of a batch or the more that the checkpoint had."""
     trial, run = place.trial, place.run
     state = _state(place)
-    progress = _Progress(place.started) if state is None else _Progress.again(place.started, state["progress"])
+    progress = Progress(place.started) if state is None else Progress.again(place.started, state["progress"])
     progress.parts = max(parts, progress.parts)
     weights = _weights_before(trial, run) if state is None else None
     training = Training(_setup(place, data, progress.parts, weights))
@@ -177,33 +179,10 @@ def _failed(place: _Place, lack: Lack) -> Record | None:
         return None
     reason = f"out of memory {lack.reason}; {memory.ADVICE}"
     spent = record.Cost(peak_memory_bytes=lack.peak_bytes, peak_memory_kind=lack.peak_kind)
-    result = blank(place.trial, place.run, "failed", reason).model_copy(update={"cost": spent})
+    found = blank(place.trial, place.run, "failed", reason).model_copy(update={"cost": spent})
     place.may_write()
-    record.write(result, storage.at(place.run.folder))
-    return result
-
-
-class _Progress:
-    """How long and how often this trial has been at it, over restarts."""
-
-    def __init__(
-        self, started: float, elapsed: float = 0.0, restarts: int = 0, since: str | None = None, parts: int = 1
-    ) -> None:
-        self.started, self.elapsed, self.restarts, self.parts = started, elapsed, restarts, parts
-        self.since = since or datetime.now(UTC).isoformat(timespec="seconds")
-
-    @classmethod
-    def again(cls, started: float, before: dict[str, Any]) -> "_Progress":
-        """After a restart."""
-        parts = before.get("parts", 1)
-        return cls(started, before["elapsed"], before["restarts"] + 1, before["since"], parts)
-
-    @property
-    def seconds(self) -> float:
-        return self.elapsed + time.monotonic() - self.started
-
-    def state(self) -> dict[str, Any]:
-        return {"elapsed": self.seconds, "restarts": self.restarts, "since": self.since, "parts": self.parts}
+    record.write(found, storage.at(place.run.folder))
+    return found
 
 
 def _open(trial: Trial, run: Run, device: torch.device) -> loader.Data:
@@ -240,7 +219,7 @@ def lost(source: Trial, run: Run) -> str:
 
 
 def _finish(
-    place: _Place, progress: _Progress, training: Training, *, outcome: Outcome, reason: str | None = None
+    place: _Place, progress: Progress, training: Training, *, outcome: Outcome, reason: str | None = None
 ) -> Record | None:
     """Evaluate on the test split, measure what it costs, write the record and the selected weights."""
     trial, run, folder = place.trial, place.run, place.folder
@@ -252,14 +231,14 @@ def _finish(
     place.may_write()
     if best:
         checkpoint.save_weights(folder, best["weights"])
-    result = blank(trial, run, outcome, reason).model_copy(
+    found = blank(trial, run, outcome, reason).model_copy(
         update={
             "selected_epoch": best["epoch"] if best else None,
             "validation_accuracy": best["validation_accuracy"] if best else None,
-            **(tested(test) if test else {}),
+            **(result.tested(test) if test else {}),
             "history": training.history,
-            "cost": _cost(training, run.evaluation) if best else record.Cost(),
-            "data": _data(setup.feed),
+            "cost": result.spent(training, run.evaluation) if best else record.Cost(),
+            "data": result.data(setup.feed),
             "started": progress.since,
             "wall_seconds": progress.seconds,
             "restarts": progress.restarts,
@@ -268,54 +247,19 @@ def _finish(
         }
     )
     place.may_write()
-    record.write(result, storage.at(run.folder))
+    record.write(found, storage.at(run.folder))
     checkpoint.discard(folder)
-    return result
+    return found
 
 
-def _cost(training: Training, evaluation: Evaluation) -> record.Cost:
-    setup = training.setup
-    with torch.no_grad(), precision(setup.recipe, setup.device):
-        return cost.measure(
-            training.net, setup.method, setup.config, setup.task, setup.feed, training.history,
-            batch_size=evaluation.latency_batch_size, repeats=evaluation.latency_repeats, device=setup.device,
-            samples_per_epoch=min(
-                setup.feed.sizes["train"] // setup.recipe.batch_size,
-                setup.recipe.limit_batches or setup.feed.sizes["train"],
-            ) * setup.recipe.batch_size,
-        )  # fmt: skip
-
-
-def _data(feed: Any) -> dict[str, Any]:
-    return {
-        "title": feed.info.title, "fingerprint": feed.fingerprint, "sizes": dict(feed.sizes), "loader": feed.kind,
-    }  # fmt: skip
-
-
-def tested(tally: Tally) -> dict[str, Any]:
-    """A test tally as fields of a record: accuracy in percent after each time step, loss, number of samples."""
-    accuracy = {step: round(value, 6) for step, value in enumerate(tally.accuracies, start=1)}
-    return {"accuracy": accuracy, "test_loss": tally.mean_loss, "test_samples": tally.samples}
-
-
-def blank(trial: Trial, run: Run, outcome: Outcome, reason: str | None = None) -> Record:
-    """A record that says who, what and from where, without any figure."""
-    return Record(
-        id=trial.id, experiment=run.experiment, trial=trial.model_dump(mode="json"), outcome=outcome, reason=reason,
-        spiking=getattr(plugins.load("methods", trial.method), "SPIKING", True),
-        selection=trial.selection, machine=provenance.machine(), versions=provenance.versions(),
-        commit=run.commit, dirty=run.dirty, command=run.command,
-    )  # fmt: skip
-
-
-def reevaluate(result: Record, folder: Path, time_steps: int) -> Tally:
+def reevaluate(measured: Record, folder: Path, time_steps: int) -> Tally:
     """The test tally of a recorded network simulated for `time_steps` steps, from its stored weights.
 
     Raises FileNotFoundError when the weights are not there.
     """
-    trial = Trial.model_validate(result.trial)
-    settings = Run(experiment=result.experiment, folder=str(folder), evaluation=Evaluation())
-    file = settings.checkpoints(trial) / (result.weights or checkpoint.WEIGHTS)
+    trial = Trial.model_validate(measured.trial)
+    settings = Run(experiment=measured.experiment, folder=str(folder), evaluation=Evaluation())
+    file = settings.checkpoints(trial) / (measured.weights or checkpoint.WEIGHTS)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no weights; they are kept on the machine that trained them")
     trial = trial.model_copy(update={"time_steps": time_steps})

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness import checkpoint, loop
-from harness.config import DatasetBlock
-from harness.data import ffcv_compat, loader
+from harness import checkpoint, loop, plan, plugins, trial
+from harness.config import DatasetBlock, Evaluation, Experiment
+from harness.data import ffcv_compat, loader, prepare
 from harness.loop import Stopped
 from harness.pauses import Pauses, Question
+from harness.record import Record
 from tests import crew, fake_data
 from tests.toy import Explicit, Linear, training
 
@@ -31,6 +32,16 @@ class Noisy(Linear):
         module.seen.mul_(0.9).add_(x[0].mean(0))
         x = x + 0.01 * (float(np.random.rand()) + loop.midway.random.random()) + 0.1 * module.seen
         return Linear.train_step(net, x, y, config, update)
+
+
+class NoisyDeep(Noisy):
+    """With enough gradients that the order in which four workers' are added depends on where each lies."""
+
+    @staticmethod
+    def build(config, task):
+        net = Noisy.build(config, task)
+        net[2] = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.Linear(64, 64), torch.nn.Linear(64, task.classes))
+        return net
 
 
 class NoisyExplicit(Noisy, Explicit):
@@ -79,9 +90,9 @@ def test_going_on_inside_an_epoch_equals_never_having_stopped(method, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [Noisy, NoisyExplicit])
-def test_two_workers_go_on_inside_an_epoch_each_from_its_own_state(method, tmp_path):
-    for found in crew.run(undisturbed_and_left_at_every_place, 2, str(tmp_path), method):
+@pytest.mark.parametrize(("method", "world"), [(Noisy, 2), (NoisyExplicit, 2), (NoisyDeep, 4)])
+def test_workers_go_on_inside_an_epoch_each_from_its_own_state(method, world, tmp_path):
+    for found in crew.run(undisturbed_and_left_at_every_place, world, str(tmp_path), method):
         assert all(found)
 
 
@@ -217,3 +228,45 @@ def test_evaluation_begins_at_its_beginning(blocks):
     with pytest.raises(ValueError, match="'test' is given from its beginning only"):
         data.batches("test", 8, start=1)
     assert [len(y) for _, y in data.batches("test", 8, rank=90, world=100)] == []
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_trial_that_is_killed_inside_an_epoch_has_the_record_of_one_that_was_not(steps, tmp_path, monkeypatch):
+    prepare.prepare("digits")
+    content = {
+        "name": "midway", "dataset": "digits", "network": "mlp", "methods": ["ann"],
+        "train": {"epochs": 2, "batch_size": 128},
+    }  # fmt: skip
+    (one,) = plan.expand(Experiment.model_validate(content), prepare.info("digits"))
+
+    def run(folder: str, checkpoint_steps: int | None) -> Record:
+        settings = Evaluation(latency_repeats=0)
+        shared = trial.Run(
+            experiment="midway", folder=str(tmp_path / folder), evaluation=settings, checkpoint_steps=checkpoint_steps
+        )
+        return trial.run(one, shared)
+
+    whole = run("whole", None)
+    ann, calls = plugins.load("methods", "ann"), []
+    step = ann.train_step
+
+    def train_step(*given):
+        calls.append(None)
+        if len(calls) == 15:  # the fifth step of the second epoch
+            raise KeyboardInterrupt
+        return step(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ann, "train_step", train_step)
+        with pytest.raises(KeyboardInterrupt):
+            run("killed", steps)
+    resumed = run("killed", None)
+    assert resumed.restarts == 1
+    kept = {"accuracy", "test_loss", "validation_accuracy", "selected_epoch", "outcome"}
+    assert resumed.model_dump(include=kept) == whole.model_dump(include=kept)
+    assert [(e.train_loss, e.validation_loss) for e in resumed.history] == [
+        (e.train_loss, e.validation_loss) for e in whole.history
+    ]
+    files = [tmp_path / name / "checkpoints" / one.id / "weights.pt" for name in ("whole", "killed")]
+    first, second = (checkpoint.load_weights(file) for file in files)
+    assert all(torch.equal(first[key], second[key]) for key in first)
