@@ -23,7 +23,22 @@ def file(tmp_path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["sweep", "train", "check", "evaluate", "table", "list", "validate", "schema", "doctor", "track", "data"],
+    [
+        "sweep",
+        "train",
+        "check",
+        "evaluate",
+        "table",
+        "list",
+        "validate",
+        "schema",
+        "doctor",
+        "track",
+        "data",
+        "submit",
+        "status",
+        "stop",
+    ],
 )
 def test_every_command_has_help(harness, name):
     code, out, _ = harness(*name.split(), "--help")
