@@ -44,8 +44,7 @@ def run(
     """
     from ray import tune
 
-    # It shows a dead trial's traceback through Ray; we say in a line what happened.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _quieten()
     scale, sweep, board = experiment.scale, experiment.sweep, Board.new()
     samples, searcher = 1, None
     parameters: dict[str, Any] = {
@@ -85,6 +84,14 @@ def run(
         )  # fmt: skip
         with _deaths_for_memory():
             tuner.fit()
+
+
+def _quieten() -> None:
+    """Of a process that dies, Tune shows a traceback and Ray a paragraph, on stdout; we say in a line what happened."""
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
 
 
 @contextmanager

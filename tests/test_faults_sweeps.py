@@ -201,7 +201,9 @@ def test_an_mlflow_server_that_dies_and_comes_back_has_every_trial_once(tmp_path
 
 def test_a_trial_killed_for_want_of_memory_says_so_with_its_peak_and_the_others_go_on(tmp_path):
     hog = {"name": "ann", "label": "hog", "network": {"name": "mlp", "hidden": [14000, 14000]}}
-    sweep = Sweep(tmp_path, methods=[hog, "ann"], seeds=0, train={"epochs": 2}, sweep={"max_failures": 0})
+    sweep = Sweep(
+        tmp_path, methods=["ann", hog], seeds=0, train={"epochs": 2}, sweep={"max_failures": 0, "max_concurrent": 1}
+    )
     used = psutil.virtual_memory()
     share = (used.total - used.available + 2.5e9) / used.total
     if share > 0.9:
