@@ -240,8 +240,8 @@ class Ended:
 
 
 def test_trial_that_can_never_fit_is_refused_with_the_arithmetic(tmp_path, ray_here):
-    experiment, trials = trials_of(written(tmp_path, scale={"workers": 3, "cpus_per_worker": 1000}))
-    with pytest.raises(ConfigError, match=r"3 workers x \(1000 CPUs\) = 3000 CPUs, .* the cluster has 1 x head"):
+    experiment, trials = trials_of(written(tmp_path, scale={"workers": 4, "cpus_per_worker": 1000}))
+    with pytest.raises(ConfigError, match=r"4 workers x \(1000 CPUs\) = 4000 CPUs, .* the cluster has 1 x head"):
         sweep.run(experiment, trials)
     assert not experiment.folder.exists()
 
