@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from harness import loop
 from harness.loop import Diverged
 from harness.models import transfer
+from tests import crew
 from tests.toy import Explicit, Linear, Points, training
 
 
@@ -193,18 +193,9 @@ def test_a_methods_own_start_sees_the_training_part_once():
     assert len(Calibrated.seen) == 3
 
 
-def _worker(rank: int, meeting: str, method: type, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    trained = run(training(method, rank=rank, world=2))
-    tally = trained.evaluate("test")
-    if rank == 0:
-        torch.save((weights(trained), trained.history[-1].train_loss, tally.samples), out)
-    dist.destroy_process_group()
-
-
-def of_two_workers(method: type, folder) -> tuple[torch.Tensor, float, int]:
-    mp.spawn(_worker, (str(folder / f"{method.__name__}.meeting"), method, str(folder / "out.pt")), nprocs=2)
-    return torch.load(folder / "out.pt", weights_only=True)
+def _worker(rank: int, world: int, method: type) -> tuple[torch.Tensor, float, int]:
+    trained = run(training(method, rank=rank, world=world))
+    return weights(trained), trained.history[-1].train_loss, trained.evaluate("test").samples
 
 
 class NoDropout(Linear):
@@ -220,10 +211,10 @@ class NoDropoutExplicit(NoDropout, Explicit):
 
 
 @pytest.mark.slow
-def test_two_workers_equal_one_and_both_ways_to_average_agree(tmp_path):
+def test_two_workers_equal_one_and_both_ways_to_average_agree():
     one = run(training(NoDropout))
     for method in (NoDropout, NoDropoutExplicit):
-        found, loss, samples = of_two_workers(method, tmp_path)
+        found, loss, samples = crew.run(_worker, 2, method)[0]
         assert torch.allclose(found, weights(one), atol=1e-6)
         assert loss == pytest.approx(one.history[-1].train_loss, abs=1e-6)
         assert samples == 30
@@ -237,20 +228,16 @@ class Apart(NoDropoutExplicit):
         transfer.load(net, {key: value + dist.get_rank() for key, value in given.items()})
 
 
-def _starter(rank: int, meeting: str, given: dict, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    started = training(Apart, rank=rank, world=2, weights=given, epochs=0)
+def _starter(rank: int, world: int, given: dict) -> tuple[torch.Tensor, float]:
+    started = training(Apart, rank=rank, world=world, weights=given, epochs=0)
     run(started)
-    torch.save((weights(started), started.best["validation_accuracy"]), f"{out}.{rank}")
-    dist.destroy_process_group()
+    return weights(started), started.best["validation_accuracy"]
 
 
 @pytest.mark.slow
-def test_all_workers_start_from_the_same_weights_and_judge_them_together(tmp_path):
+def test_all_workers_start_from_the_same_weights_and_judge_them_together():
     source = run(training(NoDropout))
-    mp.spawn(_starter, (str(tmp_path / "meeting"), source.net.state_dict(), str(tmp_path / "out")), nprocs=2)
     alone = run(training(NoDropout, weights=source.net.state_dict(), epochs=0))
-    for rank in (0, 1):
-        found, accuracy = torch.load(tmp_path / f"out.{rank}", weights_only=True)
+    for found, accuracy in crew.run(_starter, 2, dict(source.net.state_dict())):
         assert torch.equal(found, weights(source))
         assert accuracy == alone.best["validation_accuracy"]
