@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ import yaml
 
 from harness import backlog, experiment_file, plan, publish, record, search, storage, sweep
 from harness.data import prepare
+from tests import faults
 from tests.experiments import EXPERIMENT
 from tests.records import made
-from tests.test_sweep import learned, stopped, wait_for
+from tests.test_sweep import learned
 
 SECRET = "a-secret-that-nobody-may-see"
 
@@ -195,14 +195,14 @@ def test_a_sweep_on_an_object_store_is_killed_goes_on_and_leaves_what_a_local_on
     prepare.prepare("digits")
     stages = {
         "methods": ["ann", {"name": "bptt", "start": "ann", "train": {"epochs": 1}}], "seeds": 0,
-        "train": {"epochs": 40, "batch_size": 64},
+        "train": {"epochs": 20, "batch_size": 64},
     }  # fmt: skip
     file = written(tmp_path, "s3://results/swept", **stages)
     experiment, trials = planned(file)
     command = [sys.executable, "-m", "harness", "sweep", str(file)]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: storage.files(experiment.folder, "last.pt"))
-    stopped(driver, signal.SIGKILL)
+    driver = faults.Driver(command, {})
+    with faults.ended(driver):
+        faults.wait_for(lambda: storage.files(experiment.folder, "last.pt"))
     assert not record.of([trial.id for trial in trials], experiment.folder)
     second = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert second.returncode == 0, second.stderr

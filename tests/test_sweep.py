@@ -1,15 +1,11 @@
 """Sweeps with real processes: Ray, signals and kills. Each Ray start costs about ten seconds, so few of them."""
 
-import contextlib
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -96,79 +92,6 @@ def test_failed_and_diverged_trials_are_recorded_and_the_rest_go_on(tmp_path):
     assert "100000" in found["too large"].reason
     assert "not finite at step" in found["too fast"].reason
     assert not found["too fast"].accuracy
-
-
-def wait_for(what: Any, seconds: float = 240) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    return list((folder / "results").rglob("last.pt"))
-
-
-def actors(driver: subprocess.Popen) -> list[psutil.Process]:
-    """Ray actors of a driver's own cluster that are training."""
-    children = psutil.Process(driver.pid).children(recursive=True)
-    return [child for child in children if child.name().startswith("ray::Implicit")]
-
-
-LONG = {"methods": ["bptt"], "train": {"epochs": 700, "batch_size": 64}}
-
-
-def started(folder: Path, file: Path) -> subprocess.Popen:
-    """A sweep whose trials both have a checkpoint that is newer than this call."""
-    before = {path: path.stat().st_mtime_ns for path in checkpoints(folder)}
-    driver = subprocess.Popen(command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: sum(path.stat().st_mtime_ns != before.get(path) for path in checkpoints(folder)) == 2)
-    return driver
-
-
-def stopped(driver: subprocess.Popen, number: int) -> str:
-    """What a sweep says on stderr that is sent a signal. Its cluster's processes are gone afterwards.
-
-    Those of a killed driver would train on until Ray notices, and what they save would pass for the next sweep's.
-    """
-    processes = psutil.Process(driver.pid).children(recursive=True)
-    driver.send_signal(number)
-    _, errors = driver.communicate(timeout=120)
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    assert not psutil.wait_procs(processes, timeout=60)[1]
-    return errors
-
-
-def test_signals_and_kills_change_no_result_and_measure_nothing_twice(tmp_path):
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    experiment, trials = trials_of(written(alone, **LONG))
-    undisturbed = {one.id: learned(sweep.run_one(experiment, one, lambda metrics: None)) for one in trials}
-
-    folder = tmp_path / "disturbed"
-    folder.mkdir()
-    file = written(folder, **LONG)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        driver = started(folder, file)
-        errors = stopped(driver, number)
-        assert driver.returncode == (-number if number == signal.SIGKILL else 128 + number)
-        assert (f"Resume with: harness sweep {file}" in errors) == (number != signal.SIGKILL)
-        assert "Traceback" not in errors
-        assert not records(folder)
-
-    driver = started(folder, file)
-    actors(driver)[0].kill()
-    _, errors = driver.communicate(timeout=300)
-    assert driver.returncode == 0, errors
-    found = records(folder)
-    assert {name: learned(result) for name, result in found.items()} == undisturbed
-    # Three times with a new driver, and one of the two once more within the last sweep.
-    assert sorted(result.restarts for result in found.values()) == [3, 4]
-    assert not checkpoints(folder)
 
 
 @pytest.fixture(scope="module")
