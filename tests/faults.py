@@ -73,8 +73,8 @@ class Sweep:
     def place(self) -> Path:
         return self.results / self.content["name"]
 
-    def started(self, *, verb: str = "sweep", file: Path | None = None, **environment: str) -> "Driver":
-        return Driver([sys.executable, "-m", "harness", verb, str(file or self.file)], environment)
+    def started(self, verb: str = "sweep", **environment: str) -> "Driver":
+        return Driver([sys.executable, "-m", "harness", verb, str(self.file)], environment)
 
     def records(self) -> dict[str, Record]:
         return {result.id: result for result in record.read_all([self.results])} if self.results.exists() else {}

@@ -221,7 +221,7 @@ def test_a_trial_killed_for_want_of_memory_says_so_with_its_peak_and_the_others_
 
 def test_train_without_ray_saves_itself_on_a_signal_and_goes_on(tmp_path, undisturbed):
     sweep = Sweep(tmp_path, **LONG)
-    with faults.ended(driver := sweep.started(verb="train")):
+    with faults.ended(driver := sweep.started("train")):
         sweep.progressed()
         driver.send(signal.SIGTERM)
         assert driver.ended(30) == 143
@@ -229,7 +229,7 @@ def test_train_without_ray_saves_itself_on_a_signal_and_goes_on(tmp_path, undist
     assert not sweep.records()
     assert (state := checkpoint.load(next(iter(sweep.checkpoints())).parent))
     assert state["progress"]["restarts"] == 0
-    with faults.ended(driver := sweep.started(verb="train"), again := sweep.started(verb="train")):
+    with faults.ended(driver := sweep.started("train"), again := sweep.started("train")):
         assert [driver.ended(), again.ended()] == [0, 0], driver.err + again.err
     (ours,) = sweep.records().values()
     assert faults.same(ours, undisturbed.records()[ours.id])
