@@ -9,6 +9,7 @@ Command: python benchmarks/overhead.py
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -137,12 +138,10 @@ def watched(command: list[str]) -> tuple[float, int]:
 
     def look() -> None:
         while process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                try:
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that ends while it is looked at
+                for child in psutil.Process(process.pid).children(recursive=True):
                     if child.name().startswith(("ray::Implicit", "ray::_Inner", "ray::RayTrainWork")):
                         most[0] = max(most[0], child.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
             time.sleep(0.2)
 
     watcher = threading.Thread(target=look, daemon=True)
