@@ -122,10 +122,12 @@ def test_smoke_keeps_every_method_and_shrinks_the_rest():
         "methods": ["ann", {"name": "dsr", "grid": {"v_threshold": [1.0, 2.0]}, "train": {"lr": 0.2, "epochs": 9}}],
         "time_steps": [8, 2],
         "seeds": [5, 6],
-        "train": {"schedule": "step", "milestones": [3], "epochs": 50, "lr": 0.3},
+        "train": {"schedule": "step", "milestones": [3], "epochs": 50, "lr": 0.3, "micro_batches": 8},
+        "results": "s3://bucket/results/",
     }
     small = smoke(Experiment.model_validate(content))
     assert (small.time_steps, small.seeds, small.train.epochs, small.train.lr) == ((2,), (5,), 1, 0.3)
     assert small.methods[1].grid == {"v_threshold": [1.0]}
     assert small.methods[1].train == {"lr": 0.2}
-    assert small.folder.parent.name == "smoke"
+    assert small.train.micro_batches == 1
+    assert small.results == "s3://bucket/results/smoke"

@@ -1,7 +1,5 @@
 """An experiment cut down to a trial run of the same path."""
 
-from pathlib import Path
-
 from harness.config.experiment import Experiment, Train
 
 SMOKE_BATCH_SIZE, SMOKE_TIME_STEPS = 4, 4
@@ -12,7 +10,7 @@ def smoke(experiment: Experiment) -> Experiment:
     batch_size = max(experiment.scale.workers, SMOKE_BATCH_SIZE // experiment.scale.workers * experiment.scale.workers)
     fast = {
         "epochs": min(1, experiment.train.epochs), "limit_batches": 2, "warmup_steps": 0, "schedule": "constant",
-        "milestones": (), "batch_size": min(batch_size, experiment.train.batch_size),
+        "milestones": (), "batch_size": min(batch_size, experiment.train.batch_size), "micro_batches": 1,
     }  # fmt: skip
     kept = {key: value for key, value in experiment.train.model_dump().items() if key not in fast}
     methods = [
@@ -43,7 +41,7 @@ def smoke(experiment: Experiment) -> Experiment:
                 }
             ),
             "tracking": experiment.tracking.model_copy(update={"mlflow": False}),
-            "results": str(Path(experiment.results) / "smoke"),
+            "results": f"{experiment.results.rstrip('/')}/smoke",
         }
     )
 
