@@ -59,22 +59,34 @@ class Board:
             found += [value.decode()] if value is not None else []
         return found
 
-    def watched(self, trial_id: str, memory: Callable[[], int | None]) -> Callable[[], bool]:
-        """`is_stopping` for a trial, which also notes the most `memory` (bytes) that its process has held so far."""
-        noted = [self.peak(trial_id) or 0]
+    def asked(self) -> bool:
+        """`is_stopping` for a trial, which a store that does not answer for a while must not stop."""
+        try:
+            return self.is_stopping()
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises while its head is away
+            log.info("board: %s", error)
+            return False
 
-        def stopping() -> bool:
+    @contextmanager
+    def noted(self, trial_id: str, memory: Callable[[], int | None]) -> Iterator[None]:
+        """Note the most `memory` (bytes) that this process holds within the block, as long as it lives."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._note, args=(trial_id, memory, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+    def _note(self, trial_id: str, memory: Callable[[], int | None], ended: threading.Event) -> None:
+        noted = 0
+        while not ended.wait(LOOK_SECONDS):
             try:
-                peak = memory() or 0
-                if peak > 1.02 * noted[0]:
-                    noted[0] = peak
-                    self._put(f"peak/{trial_id}", str(peak))
-                return self.is_stopping()
-            except Exception as error:  # noqa: BLE001 - a store that does not answer for a while must stop no trial
+                if (peak := memory() or 0) > 1.02 * noted:
+                    noted = max(peak, self.peak(trial_id) or 0)
+                    self._put(f"peak/{trial_id}", str(noted))
+            except Exception as error:  # noqa: BLE001 - as above
                 log.info("board: %s", error)
-                return False
-
-        return stopping
 
     def peak(self, trial_id: str) -> int | None:
         """The most bytes that a process of a trial was seen to hold."""

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import psutil
@@ -97,8 +97,8 @@ def train(parameters: dict[str, Any]) -> str | None:
         try:
             with _claimed(trial, shared, board, rank) as (verdict, guard):
                 if verdict is None:
-                    asked = stopping(board, trial)
-                    run(trial, shared, rank=rank, world=world, report=report, stopping=asked, guard=guard)
+                    with noted(board, trial):
+                        run(trial, shared, rank=rank, world=world, report=report, stopping=board.asked, guard=guard)
             return verdict
         except Stopped:
             return STOPPED
@@ -131,9 +131,9 @@ def _claimed(trial: Trial, shared: Run, board: Board, rank: int) -> Iterator[tup
         yield broadcast_from_rank_zero(verdict), guard
 
 
-def stopping(board: Board, trial: Trial) -> Callable[[], bool]:
-    """For `trial.run`: whether to stop; notes the memory that the process holds at its most, should it be killed."""
-    return board.watched(trial.id, lambda: cost.peak_memory(torch.device("cpu"))[0])
+def noted(board: Board, trial: Trial) -> AbstractContextManager:
+    """Within it is noted how much memory this process holds at its most, should it be killed for it."""
+    return board.noted(trial.id, lambda: cost.peak_memory(torch.device("cpu"))[0])
 
 
 def shown(trial: Trial, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def in_actor(parameters: dict[str, Any]) -> None:
         tune.report(ranks.shown(trial, metrics))
 
     def start(guard: attempt.Guard) -> Record | None:
-        return run(trial, shared, report=report, stopping=ranks.stopping(board, trial), guard=guard)
+        with ranks.noted(board, trial):
+            return run(trial, shared, report=report, stopping=board.asked, guard=guard)
 
     with board.relayed():
         _told(board, lambda: attempt.alone(trial, shared, start, stopping=board.is_stopping, party=board.name))

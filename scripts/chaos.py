@@ -8,6 +8,7 @@ import argparse
 import collections
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,8 @@ from harness import tracking
 from harness.data import prepare
 from tests import faults
 
+EPOCHS_PER_KILL = 50
+"""Several seconds of training, so that it does not end before it is killed."""
 LONGEST_DELAY_SECONDS = 3.0
 """A process is killed at a random moment within so many seconds after a trial saved itself."""
 MOST_SECONDS = 300.0
@@ -31,19 +34,18 @@ KINDS = {
 }  # fmt: skip
 
 
-def sweep(folder: Path, workers: int) -> faults.Sweep:
-    """Trials that take seconds, tracked in a database beside them."""
+def sweep(folder: Path, workers: int, kills: int) -> faults.Sweep:
+    """Trials long enough for so many kills, tracked in a database beside them."""
     return faults.Sweep(
-        folder, methods=["bptt"], seeds=[0, 1] if workers == 1 else 0, train={"epochs": 40, "batch_size": 16},
-        scale={"workers": workers}, sweep={"max_failures": 5},
+        folder, methods=["bptt"], seeds=[0, 1] if workers == 1 else 0, train={"epochs": EPOCHS_PER_KILL * max(kills, 1), "batch_size": 16},
+        scale={"workers": workers}, sweep={"max_failures": kills},
         tracking={"mlflow": True, "uri": f"sqlite:///{folder}/mlflow.db"},
     )  # fmt: skip
 
 
-def undisturbed(folder: Path, workers: int) -> faults.Sweep:
+def undisturbed(whole: faults.Sweep) -> faults.Sweep:
     """The same sweep, left in peace."""
-    whole = sweep(folder, workers)
-    if workers == 1:
+    if whole.content["scale"]["workers"] == 1:
         return whole.undisturbed()
     driver = whole.started()
     with faults.ended(driver):
@@ -81,10 +83,11 @@ def disturbed(target: faults.Sweep, kills: int, chance: random.Random) -> None:
             if left:
                 time.sleep(chance.uniform(0, LONGEST_DELAY_SECONDS))
             elif driver.ended(MOST_SECONDS) == 0:
+                print(f"{time.monotonic() - started:6.1f} s  finished: {driver.err.strip()}", flush=True)
                 return
             code = driver.process.poll()
             if code == 0:
-                print(f"finished with {left} kills left over", flush=True)
+                print(f"finished with {left} kills left over: {driver.err.strip()}", flush=True)
                 return
             if code is not None:
                 starts += 1
@@ -98,9 +101,11 @@ def disturbed(target: faults.Sweep, kills: int, chance: random.Random) -> None:
             one = chance.choice(found[kind])
             left -= 1
             print(f"{time.monotonic() - started:6.1f} s  kill {kills - left}: {kind} {one.pid}", flush=True)
-            faults.kill([one])
             if kind == "driver":
+                driver.send(signal.SIGKILL)
                 driver.ended()
+            else:
+                faults.kill([one])
     finally:
         driver.destroy()
 
@@ -108,7 +113,8 @@ def disturbed(target: faults.Sweep, kills: int, chance: random.Random) -> None:
 def wrong(target: faults.Sweep, whole: faults.Sweep) -> list[str]:
     """What differs from the undisturbed sweep, and what was sent to MLflow more or less than once."""
     client = tracking._client(target.content["tracking"]["uri"])
-    runs = client.search_runs([client.get_experiment_by_name(target.content["name"]).experiment_id])
+    known = client.get_experiment_by_name(target.content["name"])
+    runs = client.search_runs([known.experiment_id]) if known else []
     sent = collections.Counter(run.data.tags["harness.trial"] for run in runs if "harness.trial" in run.data.tags)
     twice = [f"{name}: {sent[name]} runs in MLflow" for name in target.records() if sent[name] != 1]
     return target.differences(whole) + twice
@@ -123,8 +129,8 @@ def main() -> None:
     options = parser.parse_args()
     prepare.prepare("digits")
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        whole = undisturbed(Path(folder) / "whole", options.workers)
-        target = sweep(Path(folder) / "disturbed", options.workers)
+        whole = undisturbed(sweep(Path(folder) / "whole", options.workers, options.kills))
+        target = sweep(Path(folder) / "disturbed", options.workers, options.kills)
         disturbed(target, options.kills, random.Random(options.seed))
         problems = wrong(target, whole)
         restarts = sum(result.restarts for result in target.records().values())
