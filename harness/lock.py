@@ -131,6 +131,7 @@ def acquired(path: Path, what: str, *, unless: Callable[[], bool], party: str = 
     once = uuid.uuid4().hex[:12]
     me = Owner(socket.gethostname(), os.getpid(), _world(), f"{party}-{once}" if party else once)
     seen: tuple[Owner, int] | None = None
+    waited_for: Owner | None = None
     since, pause = time.monotonic(), 0.05
     while True:
         other = owner(path)
@@ -141,10 +142,11 @@ def acquired(path: Path, what: str, *, unless: Callable[[], bool], party: str = 
             if beat is not None and (seen is None or seen != (other, beat)):
                 if (seen is None or seen[0] != other) and not other.gives_way(party):
                     log.warning("waiting for %s, which is %s", _shown(other), what)
+                    waited_for = other
                 seen, since = (other, beat), time.monotonic()
             stale = time.monotonic() - since > STALE_SECONDS
             if (stale or other.gives_way(party)) and _take_over(path, other, me):
-                if stale:
+                if other == waited_for:
                     log.warning("%s is gone: taking over", _shown(other))
                 return Lock(path / me.file)
         if unless():
