@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from harness.plan import Trial
 from harness.record import Record
 from harness.trial import Run
 from harness.workers import in_actor, with_workers
+
+LOOK_SECONDS = 5.0
+"""Between two looks at whether the driver's own node is alive."""
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +117,33 @@ def _deaths_for_memory() -> Iterator[None]:
         RayActorManager._actor_task_failed = failed
 
 
+class _Home:
+    """The Ray node that the driver is on: without it a sweep would wait for ever for what cannot come."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._node, self._looked = ray.get_runtime_context().get_node_id(), time.monotonic()
+
+    def look(self) -> None:
+        """Every few seconds: raise GaveUp when the node is dead."""
+        import ray
+
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if any(node["NodeID"] == self._node and not node["Alive"] for node in ray.nodes()):
+            raise GaveUp(
+                "the Ray node that this command ran on has died; what was done is saved, the same command goes on"
+            )
+
+
 def _callback(shared: Run, board: Board, watchers: Sequence[Watcher], stopping: Callable[[], bool]) -> Any:
     """Tune's view of the trials, turned into records and passed on to the watchers."""
     from ray import tune
 
     stopped: set[str] = set()
+    home = _Home()
 
     class Callback(tune.Callback):
         def __reduce__(self) -> Any:
@@ -129,6 +155,7 @@ def _callback(shared: Run, board: Board, watchers: Sequence[Watcher], stopping: 
             why = board.gave_up() if stopped else None
             if (why or stopping()) and running <= stopped:
                 raise GaveUp(why) if why else Ended
+            home.look()
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if result.get("stopped"):

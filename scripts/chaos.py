@@ -26,7 +26,7 @@ EPOCHS_PER_KILL = 50
 """Several seconds of training, so that it does not end before it is killed."""
 LONGEST_DELAY_SECONDS = 3.0
 """A process is killed at a random moment within so many seconds after a trial saved itself."""
-MOST_SECONDS = 300.0
+MOST_SECONDS = 180.0
 """Without progress for so long the sweep counts as hanging."""
 KINDS = {
     "driver": (), "trial": ("ray::Implicit", "ray::with_workers"), "worker": ("ray::RayTrainWorker",),
@@ -37,7 +37,8 @@ KINDS = {
 def sweep(folder: Path, workers: int, kills: int) -> faults.Sweep:
     """Trials long enough for so many kills, tracked in a database beside them."""
     return faults.Sweep(
-        folder, methods=["bptt"], seeds=[0, 1] if workers == 1 else 0, train={"epochs": EPOCHS_PER_KILL * max(kills, 1), "batch_size": 16},
+        folder, methods=["bptt"], seeds=[0, 1] if workers == 1 else 0,
+        train={"epochs": EPOCHS_PER_KILL * max(kills, 1), "batch_size": 16},
         scale={"workers": workers}, sweep={"max_failures": kills},
         tracking={"mlflow": True, "uri": f"sqlite:///{folder}/mlflow.db"},
     )  # fmt: skip
@@ -68,7 +69,7 @@ def victims(driver: faults.Driver) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def disturbed(target: faults.Sweep, kills: int, chance: random.Random) -> None:
+def disturbed(target: faults.Sweep, kills: int, chance: random.Random, kinds: list[str]) -> None:
     """Run the sweep to its end, starting it again whenever it ends before, and kill so many processes on the way."""
     started, left, starts = time.monotonic(), kills, 1
     driver = target.started()
@@ -91,12 +92,15 @@ def disturbed(target: faults.Sweep, kills: int, chance: random.Random) -> None:
                 return
             if code is not None:
                 starts += 1
-                print(f"{time.monotonic() - started:6.1f} s  start {starts}, after exit code {code}", flush=True)
+                last = driver.err.strip().splitlines()[-1:]
+                print(f"{time.monotonic() - started:6.1f} s  start {starts}, after exit code {code} {last}", flush=True)
                 if starts > 3 * kills + 3:
                     raise SystemExit(f"it does not come to an end:\n{driver.err}")
                 driver = target.started()
                 continue
-            found = victims(driver)
+            found = {kind: those for kind, those in victims(driver).items() if kind in kinds}
+            if not found:
+                continue
             kind = chance.choice(sorted(found))
             one = chance.choice(found[kind])
             left -= 1
@@ -126,12 +130,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="what is killed, separated by commas")
     options = parser.parse_args()
     prepare.prepare("digits")
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         whole = undisturbed(sweep(Path(folder) / "whole", options.workers, options.kills))
         target = sweep(Path(folder) / "disturbed", options.workers, options.kills)
-        disturbed(target, options.kills, random.Random(options.seed))
+        disturbed(target, options.kills, random.Random(options.seed), options.kinds.split(","))
         problems = wrong(target, whole)
         restarts = sum(result.restarts for result in target.records().values())
     print("\n".join(problems) or f"same records and weights, nothing twice; trials were continued {restarts} times")

@@ -180,7 +180,15 @@ def kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    assert not psutil.wait_procs(processes, timeout=60)[1]
+    wait_for(lambda: not any(_runs(process) for process in processes), 60)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process is neither gone nor only waiting for its parent to notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill_tree(process: subprocess.Popen) -> None:

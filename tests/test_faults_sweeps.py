@@ -17,7 +17,7 @@ from harness.data import prepare
 from tests import faults
 from tests.faults import Sweep, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LONG = {"methods": ["bptt"], "train": {"epochs": 30, "batch_size": 16}}
 """Two trials, each long enough to be caught while it runs."""

@@ -7,10 +7,10 @@ import pytest
 from tests import faults
 from tests.faults import Sweep, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TWO = {
-    "methods": ["bptt"], "seeds": 0, "train": {"epochs": 25, "batch_size": 16}, "scale": {"workers": 2},
+    "methods": ["bptt"], "seeds": 0, "train": {"epochs": 16, "batch_size": 16}, "scale": {"workers": 2},
     "sweep": {"max_failures": 3},
 }  # fmt: skip
 """One trial of two workers, long enough to be caught while it runs."""
