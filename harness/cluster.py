@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +62,35 @@ def connected(scale: Scale) -> Iterator[None]:
     cluster is used; otherwise one is started on this machine and stopped at the end.
     """
     prepare_environment()
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault(*LOOPBACK)
-    import ray
+    given = bool(os.environ.get("RAY_ADDRESS"))
+    with nullcontext() if given else _on_loopback():
+        import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        _join(ray)
-    else:
-        authentication.ensure_token()
-        ray.init(address="local", **_local(scale))
+        if ray.is_initialized():
+            yield
+            return
+        if given:
+            _join(ray)
+        else:
+            authentication.ensure_token()
+            ray.init(address="local", **_local(scale))
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a Ray that is started within the block listen on loopback alone, and none that is started after it."""
+    name, value = LOOPBACK
+    ours = name not in os.environ
+    os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        ray.shutdown()
+        if ours:
+            os.environ.pop(name, None)
 
 
 def is_given() -> bool:

@@ -5,7 +5,10 @@ import sys
 import hypothesis
 import pytest
 
-from harness import cli
+from harness import cli, cluster
+
+# Ray reads it when it is imported, and tests that share a process import it at different times.
+cluster.prepare_environment()
 
 # A busy machine is slow now and then; that is no fact about our code.
 hypothesis.settings.register_profile("unhurried", deadline=None)
