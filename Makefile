@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup demo test lint format
+.PHONY: help setup demo test test-long lint format
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -16,9 +16,13 @@ setup:
 demo: setup
 	@$(BIN)/harness sweep configs/digits.yaml --set results=results/demo
 
-## make test     lint, types and all tests, in TEST_PROCESSES=2 processes
+## make test     lint, types and all tests but the long ones, in TEST_PROCESSES=2 processes
 test: setup lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -m "not long"
+
+## make test-long  nodes and random processes killed for minutes
+test-long: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long
 
 ## make lint     ruff and mypy
 lint:

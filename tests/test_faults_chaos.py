@@ -10,6 +10,7 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "chaos.py"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_two_random_kills_lose_and_change_nothing():
     kills = ["--kills", "2", "--seed", "1", "--kinds", "driver,trial,raylet"]

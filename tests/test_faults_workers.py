@@ -44,6 +44,7 @@ def test_worker_controller_and_driving_process_are_killed_and_nothing_changes(tm
     assert sweep.differences(undisturbed) == []
 
 
+@pytest.mark.long
 def test_a_node_dies_with_and_without_another_and_the_head_after_it(tmp_path, fleet, undisturbed):
     sweep = Sweep(tmp_path, **TWO)
     with faults.ended(driver := sweep.started(**fleet.client)):
