@@ -92,10 +92,10 @@ def run(
 
 def _quieten() -> None:
     """Of a process that dies, Tune shows a traceback and Ray a paragraph, on stdout; we say in a line what happened."""
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher
+    from ray._private import worker
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    worker.print_to_stdstream = lambda data, ignore_prefix=False: log.info("%s", " ".join(data["lines"]))
 
 
 @contextmanager
