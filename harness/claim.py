@@ -46,7 +46,7 @@ def held(
     Gives None, and waits no longer, as soon as `unless()`. Of the same `party`, a sweep's name, nobody is waited for:
     a sweep starts a trial again only where it knows the last attempt to be dead, or cut off from everything.
     """
-    patiently(lambda: folder.mkdir(parents=True, exist_ok=True), str(folder))
+    patiently(lambda: storage.make_folder(folder), str(folder))
     claim = patiently(lambda: _acquired(folder / NAME, what, unless, party), str(folder))
     try:
         yield claim

@@ -7,37 +7,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from tests.faults import free_ports, wait_for
+
 ROOT = Path(__file__).parent.parent
 MARKER = "0.1.0+marker"
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
-    """Wait for a fact, and return it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
-
-
-def free_ports(number: int) -> list[int]:
-    """Free ports below those that the system hands out by itself, and outside of Ray's own range for workers."""
-    found: list[int] = []
-    while len(found) < number:
-        port = 20000 + secrets.randbelow(12000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            found.append(port)
-    return found
 
 
 @dataclass
