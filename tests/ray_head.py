@@ -82,7 +82,7 @@ def started(folder: Path, **environment: str) -> Iterator[Head]:
     )  # fmt: skip
     head = Head(short, port, dashboard, client, token, process, clean(RAY_AUTH_TOKEN=token, HOME=str(here)))
     try:
-        wait_for(lambda: _answers(dashboard) or process.poll() is not None, 60)
+        wait_for(lambda: _is_up(process.pid, dashboard) or process.poll() is not None, 60)
         assert process.poll() is None, process.communicate()[0]
         yield head
     finally:
@@ -90,9 +90,14 @@ def started(folder: Path, **environment: str) -> Iterator[Head]:
         shutil.rmtree(short, ignore_errors=True)
 
 
-def _answers(port: int) -> bool:
+def _is_up(pid: int, dashboard: int) -> bool:
+    """Whether the dashboard answers, and the raylet, which comes last, listens to other machines."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        if probe.connect_ex(("127.0.0.1", dashboard)) != 0:
+            return False
+    with contextlib.suppress(psutil.Error):  # processes come and go meanwhile
+        return any(name == "raylet" and ip in {"0.0.0.0", "::"} for name, ip, _ in listening(pid))
+    return False
 
 
 def listening(pid: int) -> list[tuple[str, str, int]]:
