@@ -96,7 +96,7 @@ def spikingjelly(method: str, time_steps: int) -> tuple[nn.Module, Step]:
 
 def snntorch(method: str, time_steps: int) -> tuple[nn.Module, Step]:
     """Its neurons go through time in a loop; the other layers take all time steps at once, which is faster."""
-    from snntorch import Leaky, surrogate  # type: ignore[import-not-found]
+    from snntorch import Leaky, surrogate
 
     class Unrolled(nn.Module):
         def __init__(self) -> None:

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 import harness
-from harness import cluster, data_cli, experiment_file, job, job_cli, plan_cli, provenance, sealed, storage
+from harness import cluster, data_cli, experiment_file, job, job_cli, plan_cli, provenance, results_cli, sealed, storage
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
@@ -26,21 +26,10 @@ app = typer.Typer(
 )
 app.add_typer(data_cli.app, name="data")
 app.add_typer(job_cli.app)
+app.add_typer(results_cli.app)
 plan_cli.register(app, lambda file, set_, prepare: _read(file, set_, prepare))
 
 Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
-Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    terminal = "terminal"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
-    json = "json"
 
 
 class Kind(StrEnum):
@@ -191,27 +180,6 @@ def evaluate(
         print(f"T={step}: {accuracy:.2f} %")
 
 
-@app.command(epilog="Example: harness table results/digits --format latex > table.tex")
-def table(
-    paths: Paths,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.terminal,
-    anytime: Annotated[
-        bool, typer.Option("--anytime", help="Also accuracy after every step of one simulation.")
-    ] = False,
-) -> None:
-    """Accuracy against latency from records, beside published figures."""
-    from harness import publish, record
-
-    with refused():
-        records = list(record.read_all(map(storage.given, paths)))
-    if not records:
-        raise ConfigError(f"no records under {', '.join(map(str, paths))}")
-    if format is Format.terminal:
-        show(publish.table(records, anytime=anytime))
-    else:
-        print(publish.rendered(records, format.value, anytime=anytime), end="")
-
-
 @app.command("list", epilog="Example: harness list methods --method dsr")
 def list_(
     kind: Kind,
@@ -284,25 +252,6 @@ def doctor(json_: Json = False) -> None:
         show(doctor.shown(checks))
     if any(check.state == "missing" for check in checks):
         raise typer.Exit(1)
-
-
-@app.command(epilog="Example: harness track results/digits --uri http://127.0.0.1:5000")
-def track(
-    paths: Paths,
-    uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; by default as in a sweep.")] = None,
-) -> None:
-    """Send records to MLflow again, for instance after its server was down. Sending twice changes nothing."""
-    from harness import publish, record
-    from harness.tracking import TrackingError
-
-    with refused():
-        given = [storage.given(path) for path in paths]
-        records = list(record.read_all(given))
-    try:
-        print(publish.track(records, given, uri))
-    except TrackingError as error:
-        print(f"harness: MLflow: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
 def _experiment(file: Path, overrides: list[str] | None, short: bool, quiet: bool = False) -> Experiment:

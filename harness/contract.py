@@ -124,6 +124,9 @@ class Method(Protocol):
       all but the last call of `update` do nothing, so that gradients add up;
     - `scores_differ(config) -> str | None`: the sentence why the logits of a step are not `predict`'s scores at T even
       without dropout and with norms on running statistics; without it, they are;
+    - `convergence(net, x, config) -> Mapping[str, Mapping[str, Tensor]]`: what the method's theory says vanishes as T
+      grows, measured on a batch as for `predict`: measure ('representation_error') -> layer -> values of shape (T,),
+      detached, entry t - 1 after t steps. Recorded, never scored;
     - `EXACT`: settings (a dict) with which an iterative computation is exact to rounding, for checks of gradients.
 
     `harness check METHOD` runs checks of all this (`harness/conformance/`).

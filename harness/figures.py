@@ -6,9 +6,9 @@ import json as stdlib_json
 from collections.abc import Sequence
 from typing import Any
 
+from harness.cell import Cell, Statistic
 from harness.markup import clean
 from harness.published import Published
-from harness.select import Cell, Statistic
 from harness.sheet import Sheet
 
 
@@ -62,7 +62,7 @@ def _figures(cell: Cell, sheet: Sheet) -> dict[str, Any]:
         "latency_device": latency.device if latency else None,
         "firing_rate": cell.firing_rate,
         "synops": cell.synops,
-        "macs": cell.macs,
+        "effective_macs": cell.operations.Effective_MACs if cell.operations else None,
         "energy_nanojoules": energy.nanojoules if energy else None,
         "train_seconds": cell.train_seconds,
         "failures": "; ".join(f"seed {f.seed} {f.outcome}: {f.reason}" for f in cell.failures),

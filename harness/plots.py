@@ -14,10 +14,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from harness import published as papers
 from harness import select, storage
+from harness.cell import Cell
 from harness.markup import clean
 from harness.published import Published
 from harness.record import Record
-from harness.select import Cell
 from harness.sheet import EPOCH_OF, Sheet, condition, milliseconds, sheets
 
 # Okabe and Ito's colours without their yellow, which is too pale for a line on white.

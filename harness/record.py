@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness import storage
 from harness.patience import patiently
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: top-5 accuracy, early exit, operations as NeuroBench counts them, memory accesses, convergence."""
 
 Outcome = Literal["done", "diverged", "failed", "skipped"]
 
@@ -35,33 +36,64 @@ class Epoch(BaseModel):
 
 
 class Latency(BaseModel):
-    """Measured time of `predict`: milliseconds a sample, after a warm-up, over `repeats` calls."""
+    """Measured time of `predict`: milliseconds a sample, after a warm-up, over `repeats` synchronised calls.
+
+    A call simulates `time_steps` steps, which may be fewer than the network was trained for.
+    """
 
     batch_size: int
     time_steps: int
     median_ms: float
     p95_ms: float
+    p99_ms: float | None = None
     repeats: int
     device: str
+    state: dict[str, float | str] = {}
+    """What else the machine was doing: load, clock rate, temperature, as far as it says; see `harness.cost`."""
+
+    @property
+    def throughput(self) -> float:
+        """Samples a second."""
+        return 1000 / self.median_ms
+
+
+class Operations(BaseModel):
+    """Synaptic operations of one inference of all T steps, mean over samples, as NeuroBench defines and spells them.
+
+    An operation is effective when neither the activation nor the weight is zero; it is an accumulate when the layer's
+    input is spikes, else a multiply-accumulate. Biases are not counted.
+    """
+
+    Effective_MACs: float
+    Effective_ACs: float
+    """Also called SynOps."""
+    Dense: float
+    """What the same layers would cost if nothing were zero."""
 
 
 class Energy(BaseModel):
-    """Estimated energy of one inference. Compute only; the assumptions travel with the figure."""
+    """Estimated energy of one inference, mean over samples. The assumptions travel with the figure."""
 
     nanojoules: float
+    """Arithmetic only."""
+    memory_nanojoules: float | None = None
+    """Memory accesses, which come on top."""
+    ann_nanojoules: float | None = None
+    """Arithmetic of the matched ordinary network: the same layers, one dense pass with real numbers."""
+    ann_memory_nanojoules: float | None = None
     mac_picojoules: float
     ac_picojoules: float
     source: str
+    memory_source: str | None = None
+    """What a memory access was taken to cost and how many an operation needs, and where that is from."""
 
 
 class Cost(BaseModel):
-    """What the network costs. A figure that was not measured is absent, never zero.
-
-    Operations are means over one sample for a whole inference of T steps. `macs` are multiply-accumulates of layers
-    fed with real numbers, `synops` the accumulates caused by spikes.
-    """
+    """What the network costs. A figure that was not measured is absent, never zero."""
 
     parameters: int | None = None
+    neurons: int | None = None
+    """Spiking neurons that one sample meets."""
     latency: list[Latency] = []
     throughput: float | None = None
     """Training samples a second, over all workers."""
@@ -69,9 +101,29 @@ class Cost(BaseModel):
     peak_memory_kind: Literal["resident set", "device allocator"] | None = None
     firing_rates: dict[str, float] = {}
     """Layer -> mean fraction of steps in which a neuron spikes."""
+    dead: dict[str, float] = {}
+    """Layer -> fraction of its neurons that no sample made spike."""
+    saturated: dict[str, float] = {}
+    """Layer -> fraction of its neurons that spiked at every step of every sample."""
+    operations: Operations | None = None
+    energy: Energy | None = None
+    worker_hours: float | None = None
+    """Training and evaluation, summed over workers."""
+    accelerator_hours: float | None = None
+    """The same, summed over the accelerators that the workers held."""
+    # Schema 1 had no `operations`: multiply-accumulates of layers fed with real numbers, zeros included, and spikes'.
     synops: float | None = None
     macs: float | None = None
-    energy: Energy | None = None
+
+
+class EarlyExit(BaseModel):
+    """Deciding as soon as the likeliest class has at least this probability, at the latest after T steps."""
+
+    confidence: float
+    """Softmax probability."""
+    mean_time_steps: float
+    accuracy: float
+    """Top-1 test accuracy in percent."""
 
 
 class Record(BaseModel):
@@ -95,6 +147,12 @@ class Record(BaseModel):
     """Percent, at T steps, of the selected weights; what choices are made by."""
     accuracy: dict[int, float] = {}
     """t -> top-1 test accuracy in percent after t of the T steps, from one simulation."""
+    accuracy_top5: dict[int, float] = {}
+    """The same for the right class being among the five likeliest; absent with five classes or fewer."""
+    early_exit: list[EarlyExit] = []
+    """From the same simulation, by rising confidence."""
+    convergence: dict[str, dict[str, list[float]]] = {}
+    """What the method's theory says vanishes with T: measure -> layer -> value after each of the steps 1..T."""
     test_loss: float | None = None
     test_samples: int | None = None
     history: list[Epoch] = []

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from harness import cells, select
 from harness import published as papers
-from harness import select
+from harness.cell import Cell
 from harness.published import Published
 from harness.record import Record
-from harness.select import Cell
 
 EPOCH_OF = {
     "last": "last epoch",
@@ -41,11 +41,11 @@ class Sheet:
 
 def sheets(records: Iterable[Record], published: Iterable[Published] = ()) -> list[Sheet]:
     """One sheet for each dataset, sorted by title."""
-    cells = select.cells(records)
+    found = cells.of(records)
     rows = list(published)
     return [
-        _sheet(name, [cell for cell in cells if cell.dataset == name], rows)
-        for name in sorted({cell.dataset for cell in cells})
+        _sheet(name, [cell for cell in found if cell.dataset == name], rows)
+        for name in sorted({cell.dataset for cell in found})
     ]
 
 

@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 
 from harness import figures, markup, select
 from harness import published as papers
+from harness.cell import Cell, Statistic
 from harness.markup import Column, Entry, Table
 from harness.published import Published
 from harness.published import read as published
 from harness.record import Record
-from harness.select import Cell, Statistic
 from harness.sheet import EPOCH_OF, Sheet, sheets
 
 __all__ = ["Format", "published", "render", "terminal"]

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import storage
+from harness.cell import flatten
 from harness.record import Record
-from harness.select import flatten
 
 LONGEST_VALUE = 500
 """Characters of a parameter that every MLflow server takes; longer ones are cut and say so."""

@@ -8,8 +8,8 @@ stamp=.venv/.installed
 
 say() { printf 'setup: %s\n' "$*"; }
 
-# --- Debian packages: a compiler and the libraries that FFCV is compiled against ---------------------------------
-packages=(g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev)
+# --- Debian packages: a compiler, the libraries that FFCV is compiled against, a browser for tests ----------------
+packages=(chromium fonts-dejavu-core g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv python3-dev)
 missing=()
 for package in "${packages[@]}"; do
@@ -54,6 +54,9 @@ if .venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is not No
     # torch's CUDA builds bring the Triton that fits them. Here it only interprets our kernels, to test them.
     "${pip[@]}" install --no-deps triton==3.9.0
 fi
+
+# Our counts of operations are tested against NeuroBench's, whose own requirements would replace pinned packages.
+"${pip[@]}" install --no-deps neurobench snntorch
 
 say "compiling FFCV"
 scripts/install_ffcv.sh .venv/bin/python

@@ -2,24 +2,25 @@ import random
 
 import pytest
 
-from harness import select
+from harness import cells, select
+from harness.cell import Failure, Statistic
 from harness.record import Cost
 from tests import records
 
 
 def only(found):
-    (cell,) = select.cells(found)
+    (cell,) = cells.of(found)
     return cell
 
 
 def test_seeds_of_one_configuration_make_one_cell():
     cell = only(records.made(seed=seed, accuracy=accuracy) for seed, accuracy in enumerate((90.0, 91.0, 92.0)))
-    assert cell.accuracy == select.Statistic(mean=91.0, std=1.0, n=3)
+    assert cell.accuracy == Statistic(mean=91.0, std=1.0, n=3)
     assert cell.seeds == (0, 1, 2)
 
 
 def test_one_seed_has_no_deviation():
-    assert only([records.made(accuracy=90.0)]).accuracy == select.Statistic(mean=90.0, std=None, n=1)
+    assert only([records.made(accuracy=90.0)]).accuracy == Statistic(mean=90.0, std=None, n=1)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_one_seed_has_no_deviation():
     ],
 )
 def test_anything_but_the_seed_makes_another_cell(other):
-    assert len(select.cells([records.made(), records.made(seed=1, **other)])) == 2
+    assert len(cells.of([records.made(), records.made(seed=1, **other)])) == 2
 
 
 def test_the_loader_makes_no_other_cell():
@@ -56,15 +57,15 @@ def test_seeds_that_start_from_their_own_seed_make_one_cell():
 
 @pytest.mark.parametrize("start", [{"train": {"lr": 0.2}}, {"settings": {"v_threshold": 0.5}}])
 def test_another_start_makes_another_cell_and_is_shown(start):
-    cells = select.cells([started(0), started(1, **start)])
-    assert len(cells) == 2
-    assert select.varying(cells) == ["start"]
-    assert len(select.cells([started(0), records.made(seed=1)])) == 2
+    rows = cells.of([started(0), started(1, **start)])
+    assert len(rows) == 2
+    assert select.varying(rows) == ["start"]
+    assert len(cells.of([started(0), records.made(seed=1)])) == 2
 
 
 def test_start_of_the_same_T_is_not_shown_as_a_choice():
-    cells = select.cells([started(0), records.made(time_steps=8, start=records.made("bptt", time_steps=8))])
-    assert select.varying(cells) == []
+    rows = cells.of([started(0), records.made(time_steps=8, start=records.made("bptt", time_steps=8))])
+    assert select.varying(rows) == []
 
 
 def test_a_record_given_twice_counts_once():
@@ -78,7 +79,7 @@ def test_of_two_records_of_one_trial_the_finished_one_counts():
 
 def test_failed_seeds_are_kept_with_their_reason():
     cell = only([records.made(seed=0), records.broken("diverged", "loss is NaN", seed=1)])
-    assert cell.failures == (select.Failure(1, "diverged", "loss is NaN"),)
+    assert cell.failures == (Failure(1, "diverged", "loss is NaN"),)
     assert cell.accuracy.n == 1
 
 
@@ -122,12 +123,12 @@ def test_energies_under_different_assumptions_are_not_averaged():
 def test_order_of_records_does_not_matter():
     found = records.sweep()
     shuffled = random.Random(0).sample(found, len(found))
-    assert select.cells(found) == select.cells(shuffled)
+    assert cells.of(found) == cells.of(shuffled)
 
 
 def test_cells_are_sorted_by_numbers_not_by_letters():
-    cells = select.cells(records.made(time_steps=t, settings={"v_threshold": v}) for t in (10, 9) for v in (10.0, 9.0))
-    assert [(cell.time_steps, cell.configuration["settings.v_threshold"]) for cell in cells] == [
+    rows = cells.of(records.made(time_steps=t, settings={"v_threshold": v}) for t in (10, 9) for v in (10.0, 9.0))
+    assert [(cell.time_steps, cell.configuration["settings.v_threshold"]) for cell in rows] == [
         (9, 9.0),
         (9, 10.0),
         (10, 9.0),
@@ -138,41 +139,41 @@ def test_cells_are_sorted_by_numbers_not_by_letters():
 def test_choice_is_by_validation_and_never_by_test():
     worse = records.made(settings={"v_threshold": 0.5}, accuracy=99.0, validation=80.0)
     better = records.made(settings={"v_threshold": 1.0}, accuracy=70.0, validation=90.0)
-    (chosen,) = select.best(select.cells([worse, better]))
+    (chosen,) = select.best(cells.of([worse, better]))
     assert chosen.configuration["settings.v_threshold"] == 1.0
 
 
 def test_nothing_is_chosen_where_nothing_was_validated():
     found = [records.made(settings={"v_threshold": v}, validation=None) for v in (0.5, 1.0)]
-    assert select.best(select.cells(found)) == []
+    assert select.best(cells.of(found)) == []
 
 
 def test_the_only_cell_needs_no_validation():
-    assert len(select.best(select.cells([records.made(validation=None)]))) == 1
+    assert len(select.best(cells.of([records.made(validation=None)]))) == 1
 
 
 def test_a_cell_with_a_diverged_seed_is_chosen_last():
     lucky = [records.made(validation=99.0), records.broken("diverged", seed=1)]
     steady = [records.made(validation=90.0, seed=seed, settings={"v_threshold": 0.5}) for seed in (0, 1)]
-    (chosen,) = select.best(select.cells(lucky + steady))
+    (chosen,) = select.best(cells.of(lucky + steady))
     assert not chosen.has_diverged
 
 
 def test_every_selection_rule_chooses_for_itself():
     found = [records.made(), records.made(settings={"v_threshold": 0.5}, selection="best_test", validation=99.0)]
-    assert len(select.best(select.cells(found))) == 2
+    assert len(select.best(cells.of(found))) == 2
 
 
 def test_pareto_keeps_what_nothing_beats():
     points = {1: 80.0, 2: 90.0, 4: 90.0, 8: 95.0}
-    cells = select.cells(records.made(time_steps=t, accuracy=accuracy) for t, accuracy in points.items())
-    optimal = select.pareto(cells, lambda cell: cell.time_steps)
-    assert [cell.time_steps for cell in cells if cell.key in optimal] == [1, 2, 8]
+    rows = cells.of(records.made(time_steps=t, accuracy=accuracy) for t, accuracy in points.items())
+    optimal = select.pareto(rows, lambda cell: cell.time_steps)
+    assert [cell.time_steps for cell in rows if cell.key in optimal] == [1, 2, 8]
 
 
 def test_equal_points_are_both_pareto_optimal():
-    cells = select.cells([records.made("dsr"), records.made("ide")])
-    assert len(select.pareto(cells, lambda cell: cell.time_steps)) == 2
+    rows = cells.of([records.made("dsr"), records.made("ide")])
+    assert len(select.pareto(rows, lambda cell: cell.time_steps)) == 2
 
 
 def test_only_settings_that_differ_within_a_label_vary():
@@ -181,21 +182,21 @@ def test_only_settings_that_differ_within_a_label_vary():
         records.made("dsr", settings={"v_threshold": 2.0, "tau": 2.0}),
         records.made("ide", settings={"v_threshold": 1.0, "tau": 3.0}),
     ]
-    assert select.varying(select.cells(found)) == ["settings.v_threshold"]
+    assert select.varying(cells.of(found)) == ["settings.v_threshold"]
 
 
 def test_data_vary_when_any_two_cells_differ():
     found = [records.made("dsr", dataset={"validation": 0.1}), records.made("ide", dataset={"validation": 0.2})]
-    assert select.varying(select.cells(found)) == ["dataset.validation"]
+    assert select.varying(cells.of(found)) == ["dataset.validation"]
 
 
 def test_a_network_without_time_steps_is_a_reference():
-    assert select.references(select.cells(records.sweep())) == {"ann"}
+    assert select.references(cells.of(records.sweep())) == {"ann"}
 
 
 def test_a_network_that_spikes_is_no_reference_at_one_step():
-    cells = select.cells([records.made("bptt", time_steps=1, cost=records.measured(time_steps=1))])
-    assert select.references(cells) == set()
+    rows = cells.of([records.made("bptt", time_steps=1, cost=records.measured(time_steps=1))])
+    assert select.references(rows) == set()
 
 
 def test_options_of_a_network_are_in_its_name():

@@ -71,7 +71,7 @@ def ground_truth(devkit: Path) -> tuple[Mapping[int, str], list[int]]:
 
     Raises ValueError when the archive does not hold them.
     """
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     try:
         with tarfile.open(devkit) as archive:
