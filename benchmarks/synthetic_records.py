@@ -83,7 +83,8 @@ def _epoch(number: int, chance: random.Random) -> Epoch:
     noise = chance.gauss(0, 0.02)
     return Epoch(
         epoch=number, train_loss=2 / number + noise, train_accuracy=95 - 60 / number,
-        validation_loss=2.1 / number + noise, validation_accuracy=94 - 60 / number, lr=0.1, seconds=18 + chance.random(), evaluation_seconds=2.0,
+        validation_loss=2.1 / number + noise, validation_accuracy=94 - 60 / number,
+        lr=0.1, seconds=18 + chance.random(), evaluation_seconds=2.0,
         extras={"gradient norm": 1 / number},
     )  # fmt: skip
 
