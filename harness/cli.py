@@ -11,7 +11,19 @@ import typer
 import yaml
 
 import harness
-from harness import cluster, data_cli, experiment_file, job, job_cli, plan_cli, provenance, results_cli, sealed, storage
+from harness import (
+    cluster,
+    data_cli,
+    exchange_cli,
+    experiment_file,
+    job,
+    job_cli,
+    plan_cli,
+    provenance,
+    results_cli,
+    sealed,
+    storage,
+)
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
 from harness.experiment_file import ConfigError
@@ -27,6 +39,7 @@ app = typer.Typer(
 app.add_typer(data_cli.app, name="data")
 app.add_typer(job_cli.app)
 app.add_typer(results_cli.app)
+app.add_typer(exchange_cli.app)
 plan_cli.register(app, lambda file, set_, prepare: _read(file, set_, prepare))
 
 Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's trial of the same path: few batches, one epoch.")]
@@ -166,7 +179,7 @@ def evaluate(
 
     steps = _integers(time_steps)
     with refused():
-        file = _record(run)
+        file = record.find(run)
         result = record.read(file)
     if result.outcome != "done":
         raise ConfigError(f"{run}: outcome '{result.outcome}' ({result.reason}); only a finished trial has weights")
@@ -290,15 +303,6 @@ def _prepared(experiment: Experiment, file: str, quiet: bool) -> list:
 def _read(file: Path, overrides: list[str] | None, prepare: bool) -> tuple[Experiment, list]:
     experiment = _experiment(file, overrides, short=False)
     return experiment, (_prepared(experiment, str(file), True) if prepare else _planned(experiment, str(file)))
-
-
-def _record(run: str) -> Path:
-    """The file of a record that is given as a path or as a trial's id."""
-    given = storage.given(run)
-    found = [given] if storage.exists(given) else storage.files(Path("results"), f"{given.name}.json")
-    if not found:
-        raise ConfigError(f"{run}: no such record, neither as a path nor as an id under results/")
-    return found[0]
 
 
 def _integers(text: str) -> list[int]:

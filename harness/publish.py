@@ -19,10 +19,21 @@ def write(experiment: Experiment, records: list[Record]) -> list[Path]:
     folder = experiment.folder
     storage.make_folder(folder)
     resolved = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    texts = {"experiment.yaml": resolved, "table.md": rendered(records, "md"), "table.csv": rendered(records, "csv")}
+    storage.write_atomic(folder / "experiment.yaml", resolved)
+    return [folder / "experiment.yaml", *views(folder, records)]
+
+
+def views(folder: Path, records: list[Record]) -> list[Path]:
+    """Write tables and plots of the records into a folder and return their paths."""
+    texts = {f"table.{format}": rendered(records, format) for format in ("md", "csv")}
     for name, text in texts.items():
         storage.write_atomic(folder / name, text)
-    return [folder / name for name in texts] + plots.accuracy_against_latency(records, folder, published=published())
+    return [*(folder / name for name in texts), *draw(records, folder)]
+
+
+def draw(records: list[Record], folder: Path) -> list[Path]:
+    """Draw everything that the records hold into a folder and return the paths."""
+    return plots.accuracy_against_latency(records, folder, published=published())
 
 
 def table(records: list[Record], *, anytime: bool = False) -> Any:

@@ -193,7 +193,7 @@ def read(file: Path) -> Record:
 
     Raises ValueError naming the file when it is not a record, or one of a newer schema than this version knows.
     """
-    return _parsed(file, file.read_bytes())
+    return parsed(str(file), file.read_bytes())
 
 
 def of(ids: Iterable[str], folder: Path) -> dict[str, Record]:
@@ -203,27 +203,45 @@ def of(ids: Iterable[str], folder: Path) -> dict[str, Record]:
     return dict(zip(files, _read_all(list(files.values())), strict=True))
 
 
-def read_all(paths: Iterable[Path]) -> Iterator[Record]:
-    """Read every record under the given files and folders, sorted by path.
+def read_all(places: Iterable[Path]) -> Iterator[Record]:
+    """Read every record under the given files and folders, sorted by path."""
+    return _read_all(paths(places))
 
-    Files whose names do not look like a trial's id (tables, plots) are passed over.
+
+def paths(places: Iterable[Path]) -> list[Path]:
+    """The files of the records among the given files and below the given folders, sorted by path within each.
+
+    Files in folders whose names do not look like a trial's id (tables, plots) are passed over. Raises ValueError for a
+    place that is not there.
     """
-    for given in paths:
-        if storage.is_file(given):
-            yield from _read_all([given])
+    found: list[Path] = []
+    for place in places:
+        if storage.is_file(place):
+            found.append(place)
             continue
-        found = storage.files(given, ".json")
-        if not found and not storage.exists(given):
-            raise ValueError(f"{given}: no such file or folder")
-        yield from _read_all([file for file in found if is_id(file.stem)])
+        below = storage.files(place, ".json")
+        if not below and not storage.exists(place):
+            raise ValueError(f"{place}: no such file or folder")
+        found += [file for file in below if is_id(file.stem)]
+    return found
+
+
+def find(run: str) -> Path:
+    """The file of a record that is given as a path or as a trial's id; raises ValueError where there is none."""
+    given = storage.given(run)
+    found = [given] if storage.exists(given) else storage.files(Path("results"), f"{given.name}.json")
+    if not found:
+        raise ValueError(f"{run}: no such record, neither as a path nor as an id under results/")
+    return found[0]
 
 
 def _read_all(files: list[Path]) -> Iterator[Record]:
     for file, content in zip(files, storage.contents(files), strict=True):
-        yield _parsed(file, content)
+        yield parsed(str(file), content)
 
 
-def _parsed(file: Path, text: bytes) -> Record:
+def parsed(name: str, text: bytes) -> Record:
+    """A record from its JSON; raises ValueError as `read` does, with `name` for the file."""
     try:
         content = json.loads(text)
         if not isinstance(content, dict) or "schema_version" not in content:
@@ -232,7 +250,7 @@ def _parsed(file: Path, text: bytes) -> Record:
             raise ValueError(f"schema version {content['schema_version']}, this harness reads up to {SCHEMA_VERSION}")
         return Record.model_validate(content)
     except (json.JSONDecodeError, ValidationError, ValueError) as error:
-        raise ValueError(f"{file}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{name}: {str(error).splitlines()[0]}") from error
 
 
 def is_id(name: str) -> bool:

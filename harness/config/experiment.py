@@ -24,6 +24,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Of an experiment, which is also a folder's."""
 TimeSteps = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list), Field(min_length=1)]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
@@ -230,7 +232,7 @@ class Tracking(Block):
 class Experiment(Block):
     """One experiment: every combination that it names is one trial."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: Name
     """Names the folder under `results`."""
     dataset: Annotated[DatasetBlock, BeforeValidator(_named)]
     network: Annotated[NetworkBlock, BeforeValidator(_named)]
