@@ -18,7 +18,7 @@ demo: setup
 
 ## make test     lint, types and all tests but the long ones, in TEST_PROCESSES=2 processes
 test: setup lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal -m "not long"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not long"
 
 ## make test-long  nodes and random processes killed for minutes
 test-long: setup
