@@ -64,6 +64,46 @@ def track(
         raise typer.Exit(1) from error
 
 
+class Figure(StrEnum):
+    """What is drawn."""
+
+    accuracy = "accuracy"
+    training = "training"
+    firing = "firing"
+    early_exit = "early-exit"
+    convergence = "convergence"
+    all = "all"
+
+
+class Drawing(StrEnum):
+    """How a figure is written."""
+
+    svg = "svg"
+    pdf = "pdf"
+    png = "png"
+
+
+@app.command(epilog="Example: harness plot results/digits -o figures --kind accuracy --format pdf")
+def plot(
+    paths: Paths,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where figures go.")] = "plots",
+    kind: Annotated[Figure, typer.Option("--kind", "-k", help="What to draw.")] = Figure.all,
+    format: Annotated[Drawing, typer.Option("--format", "-f", help="How to write it.")] = Drawing.svg,
+) -> None:
+    """Figures from records, as far as anything was measured for them."""
+    from harness import plots, publish
+
+    kinds = list(plots.KINDS) if kind is Figure.all else [kind.value]
+    records = _records(paths)
+    with refused():
+        wanted = {name: [format.value] for name in kinds}
+        files = plots.write(records, storage.given(output), wanted, published=publish.published())
+    for file in files:
+        print(file)
+    if not files:
+        raise ConfigError(f"nothing to draw: no finished trial under {', '.join(paths)} has figures for {kind.value}")
+
+
 def _records(paths: list[str]) -> list[Record]:
     """Every record under the paths; one line and exit code 2 where there is none."""
     from harness import record
