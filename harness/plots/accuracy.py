@@ -102,7 +102,7 @@ def _draw(panel: Axes, row: Row, price: Callable[[Cell], float | None], *, with_
         if any(after <= x for x, after in pairwise(xs)) or len(xs) == 1:
             # A band has a height only along a curve that goes to the right.
             bars: dict[str, Any] = {"color": curve.look.colour, "capsize": 3, "elinewidth": 1.1}
-            panel.errorbar(xs, means, deviations, linestyle="", zorder=2.9, **bars)
+            panel.errorbar(xs, means, deviations, fmt="none", zorder=2.9, **bars)
         else:
             low, high = ([m + sign * d for m, d in zip(means, deviations, strict=True)] for sign in (-1, 1))
             curve.look.band(panel, xs, low, high, among=len(row.spiking))
