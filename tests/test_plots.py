@@ -208,15 +208,14 @@ def test_more_methods_than_can_be_told_apart_are_named_instead():
     (only,) = row.rows(sheets(found), found)
     assert [curve.name for curve in only.curves] == [*(f"m{place:02d}" for place in range(4, 15)), "ann"]
     figure, _ = shown("accuracy", found)
-    assert "4 curves not drawn" in notes(figure)
-    assert "m00, m01, m02, m03" in notes(figure)
+    assert "4 more, m00, m01, m02, m03" in notes(figure)
 
 
 def test_more_networks_than_a_page_holds_are_named_instead(monkeypatch):
     monkeypatch.setattr(canvas, "MAX_BLOCKS", 2)
     figure, _ = shown("accuracy", [records.made(network={"name": f"net{place}"}) for place in range(4)])
     assert len(figure.subfigs) == 2
-    assert "2 networks not drawn, for a figure has at most 2: Digits, net2; Digits, net3" in notes(figure)
+    assert "a figure has at most 2 networks: 2 more, Digits, net2; Digits, net3" in notes(figure)
 
 
 def test_curves_differ_without_their_colours():

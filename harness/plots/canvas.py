@@ -80,8 +80,8 @@ def drawn(blocks: Sequence[Block]) -> Canvas:
     for place, block in zip(places, shown, strict=True):
         notes = list(block.notes)
         if left_out and block is shown[-1]:
-            few = f"{len(left_out)} networks not drawn, for a figure has at most {MAX_BLOCKS}"
-            notes.append(f"{few}: {'; '.join(left_out)}")
+            few = f"not drawn, for a figure has at most {MAX_BLOCKS} networks: {len(left_out)} more"
+            notes.append(f"{few}, {'; '.join(left_out)}")
         _fill(place, block, columns, notes, width)
     return Canvas(figure)
 

@@ -34,7 +34,8 @@ def block(row: Row) -> Block | None:
     notes.append("relative error of firing rates after t steps; dark lines are the first layers, light ones the last")
     if len(found) > MAX_PANELS:
         names = [name for name, _ in found[MAX_PANELS:]]
-        notes.append(f"{len(names)} not drawn, for a network has at most {MAX_PANELS} panels: {', '.join(names)}")
+        few = f"not drawn, for a network has at most {MAX_PANELS} panels"
+        notes.append(f"{few}: {len(names)} more, {', '.join(names)}")
     panels = [partial(_draw, name=name, layers=layers) for name, layers in found[:MAX_PANELS]]
     return Block(row.title, panels, (), notes)
 

@@ -72,8 +72,8 @@ class Row:
         chosen = "; settings chosen by validation accuracy" if self.sheet.has_choice else ""
         notes = [f"{first}; {rules}{chosen}"]
         if self.crowded_out:
-            limit = f"not drawn, for there are at most {MAX_CURVES}, those with the best validation accuracy"
-            notes.append(f"{len(self.crowded_out)} curves {limit}: {', '.join(self.crowded_out)}")
+            limit = f"not drawn, for a panel has at most {MAX_CURVES} curves, those with the best validation accuracy"
+            notes.append(f"{limit}: {len(self.crowded_out)} more, {', '.join(self.crowded_out)}")
         return notes
 
 
