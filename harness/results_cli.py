@@ -1,4 +1,4 @@
-"""Commands over records: tables, and MLflow's copy of them."""
+"""Commands over records: tables, figures, and MLflow's copy of them."""
 
 import sys
 from enum import StrEnum
