@@ -93,11 +93,15 @@ def plot(
     """Figures from records, as far as anything was measured for them."""
     from harness import plots, publish
 
+    with refused():
+        folder = storage.given(output)
+    if storage.is_file(folder):
+        raise ConfigError(f"--output {output}: a file; figures go into a folder")
     kinds = list(plots.KINDS) if kind is Figure.all else [kind.value]
     records = _records(paths)
     with refused():
         wanted = {name: [format.value] for name in kinds}
-        files = plots.write(records, storage.given(output), wanted, published=publish.published())
+        files = plots.write(records, folder, wanted, published=publish.published())
     for file in files:
         print(file)
     if not files:
