@@ -132,7 +132,7 @@ class Step:
             stage.norm.momentum = 1.0
         self.net(self.x)  # statistics settle
         self.net.config = method.Config(neuron="if")
-        self.currents = self.net._currents(self.x)
+        self.currents = self.net.currents(self.x)
         started = time.process_time()
         *_, self.rates = self.net._simulated(self.currents)
         self.simulation_seconds = time.process_time() - started
@@ -145,7 +145,7 @@ class Step:
     def backward_seconds(self, solve: Solve) -> float:
         """From the loss to the gradients of all parameters."""
         theta = self.net.config.v_threshold
-        currents = self.net._currents(self.x)
+        currents = self.net.currents(self.x)
         state, _ = implicit(lambda a: represent(currents, a, theta), self.rates, lambda f, q: solve(f, q)[0])
         loss = F.cross_entropy(self.net.body.score(state), self.y)
         started = time.process_time()

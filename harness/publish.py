@@ -10,7 +10,15 @@ from harness import plots, storage, tables
 from harness.config import Experiment
 from harness.record import Record
 
-FILES = ("experiment.yaml", "table.md", "table.csv", "accuracy.svg", "accuracy.png")
+PLOTS = {
+    "accuracy": ("svg", "png"),
+    "training": ("svg",),
+    "firing": ("svg",),
+    "early-exit": ("svg",),
+    "convergence": ("svg",),
+}
+"""Kind -> formats, as far as there is something to draw."""
+FILES = ("experiment.yaml", "table.md", "table.csv", *plots.names(PLOTS))
 """What a sweep writes beside its records."""
 
 
@@ -33,7 +41,7 @@ def views(folder: Path, records: list[Record]) -> list[Path]:
 
 def draw(records: list[Record], folder: Path) -> list[Path]:
     """Draw everything that the records hold into a folder and return the paths."""
-    return plots.accuracy_against_latency(records, folder, published=published())
+    return plots.write(records, folder, PLOTS, published=published())
 
 
 def table(records: list[Record], *, anytime: bool = False) -> Any:

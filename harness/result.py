@@ -8,7 +8,7 @@ import torch
 
 from harness import cost, plugins, provenance, record
 from harness.config import Evaluation
-from harness.evaluation import precision
+from harness.evaluation import in_time, precision
 from harness.loop import Training
 from harness.metrics import Tally
 from harness.plan import Trial
@@ -16,6 +16,10 @@ from harness.record import Outcome, Record
 
 if TYPE_CHECKING:
     from harness.trial import Run
+
+
+CONVERGENCE_SAMPLES = 64
+"""Figures of a layer are over all its neurons, so that few samples suffice."""
 
 
 class Progress:
@@ -53,6 +57,23 @@ def spent(training: Training, evaluation: Evaluation) -> record.Cost:
                 setup.recipe.limit_batches or setup.feed.sizes["train"],
             ) * setup.recipe.batch_size,
         )  # fmt: skip
+
+
+@torch.no_grad()
+def convergence(training: Training) -> dict[str, dict[str, list[float]]]:
+    """What the method's theory says vanishes with T, on a few test samples, to six digits; empty without a theory."""
+    setup = training.setup
+    measure = getattr(setup.method, "convergence", None)
+    if measure is None:
+        return {}
+    x = in_time(next(iter(setup.feed.batches("test", CONVERGENCE_SAMPLES)))[0], setup.task)
+    training.net.eval()
+    with precision(setup.recipe, setup.device):
+        found = measure(training.net, x, setup.config)
+    return {
+        name: {layer: [float(f"{value:.6g}") for value in values.tolist()] for layer, values in layers.items()}
+        for name, layers in found.items()
+    }
 
 
 def data(feed: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands over records: tables, and MLflow's copy of them."""
+"""Commands over records: tables, figures, and MLflow's copy of them."""
 
 import sys
 from enum import StrEnum
@@ -62,6 +62,50 @@ def track(
     except TrackingError as error:
         print(f"harness: MLflow: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+class Figure(StrEnum):
+    """What is drawn."""
+
+    accuracy = "accuracy"
+    training = "training"
+    firing = "firing"
+    early_exit = "early-exit"
+    convergence = "convergence"
+    all = "all"
+
+
+class Drawing(StrEnum):
+    """How a figure is written."""
+
+    svg = "svg"
+    pdf = "pdf"
+    png = "png"
+
+
+@app.command(epilog="Example: harness plot results/digits -o figures --kind accuracy --format pdf")
+def plot(
+    paths: Paths,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where figures go.")] = "plots",
+    kind: Annotated[Figure, typer.Option("--kind", "-k", help="What to draw.")] = Figure.all,
+    format: Annotated[Drawing, typer.Option("--format", "-f", help="How to write it.")] = Drawing.svg,
+) -> None:
+    """Figures from records, as far as anything was measured for them."""
+    from harness import plots, publish
+
+    with refused():
+        folder = storage.given(output)
+    if storage.is_file(folder):
+        raise ConfigError(f"--output {output}: a file; figures go into a folder")
+    kinds = list(plots.KINDS) if kind is Figure.all else [kind.value]
+    records = _records(paths)
+    with refused():
+        wanted = {name: [format.value] for name in kinds}
+        files = plots.write(records, folder, wanted, published=publish.published())
+    for file in files:
+        print(file)
+    if not files:
+        raise ConfigError(f"nothing to draw: no finished trial under {', '.join(paths)} has figures for {kind.value}")
 
 
 def _records(paths: list[str]) -> list[Record]:

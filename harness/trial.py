@@ -238,6 +238,7 @@ def _finish(
             **(result.tested(test) if test else {}),
             "history": training.history,
             "cost": result.spent(training, run.evaluation) if best else record.Cost(),
+            "convergence": result.convergence(training) if best else {},
             "data": result.data(setup.feed),
             "started": progress.since,
             "wall_seconds": progress.seconds,

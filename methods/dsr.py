@@ -35,6 +35,7 @@ from harness.contract import MethodConfig, Search, StepOutput, Task, Update, set
 from harness.models import catalog, transfer
 from harness.models.analog import averaged
 from harness.models.calibration import percentiles
+from harness.models.convergence import representation_errors
 from harness.models.layers import BatchNorm
 from harness.models.neurons import Dynamics, running_rates
 from harness.models.rate_norm import Covariance
@@ -241,3 +242,8 @@ def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Upd
 
 def predict(net: nn.Module, x: Tensor, config: Config) -> Tensor:
     return net.scores(x)  # type: ignore[operator]
+
+
+def convergence(net: nn.Module, x: Tensor, config: Config) -> dict[str, dict[str, Tensor]]:
+    errors = representation_errors(lambda: predict(net, x, config), net.sites())  # type: ignore[operator]
+    return {"representation_error": errors}

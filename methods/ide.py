@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from harness import solvers
 from harness.contract import MethodConfig, Search, StepOutput, Task, Update, setting
 from harness.models import catalog, synced
+from harness.models.convergence import equilibrium_residuals
 from harness.models.currents import Currents
 from harness.models.equilibrium import NormStatistics, released_events, represent, simulate
 from harness.models.implicit import implicit
@@ -81,7 +82,7 @@ class Network(nn.Module):
         self.body: Any = catalog.build(task)
 
     def forward(self, x: Float[Tensor, "T B C H W"]) -> tuple[Float[Tensor, "B K"], dict[str, float]]:
-        currents = self._currents(x)
+        currents = self.currents(x)
         rates = deque(self._simulated(currents), maxlen=1)[0]
         extras: dict[str, float] = {}
         equilibrium, image = implicit(
@@ -122,9 +123,10 @@ class Network(nn.Module):
     @torch.no_grad()
     def scores(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
         """The readout of the rates after each time step."""
-        return torch.stack([self.body.score(a) for a in self._simulated(self._currents(x))])
+        return torch.stack([self.body.score(a) for a in self._simulated(self.currents(x))])
 
-    def _currents(self, x: Tensor) -> Currents:
+    def currents(self, x: Tensor) -> Currents:
+        """What flows in the network during one batch."""
         if x.stride(0) == 0:
             return self.body.currents(x[0], x)
         mean = weighted_mean(x, self.dynamics.rate_weights(len(x)))
@@ -163,3 +165,9 @@ def train_step(net: nn.Module, x: Tensor, y: Tensor, config: Config, update: Upd
 
 def predict(net: nn.Module, x: Tensor, config: Config) -> Tensor:
     return net.scores(x)  # type: ignore[operator]
+
+
+@torch.no_grad()
+def convergence(net: Any, x: Tensor, config: Config) -> dict[str, dict[str, Tensor]]:
+    residuals = equilibrium_residuals(net.currents(x), config.v_threshold, net.dynamics)
+    return {"equilibrium_residual": residuals}

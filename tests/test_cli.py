@@ -29,6 +29,7 @@ def file(tmp_path) -> Path:
         "check",
         "evaluate",
         "table",
+        "plot",
         "list",
         "validate",
         "schema",
@@ -91,7 +92,7 @@ def test_wrong_file_is_one_line_and_exit_code_2(harness, file, command, override
 
 
 def test_missing_file_is_one_line_and_exit_code_2(harness, tmp_path):
-    for command in (["validate"], ["table"], ["track"], ["evaluate", "--time-steps", "1"]):
+    for command in (["validate"], ["table"], ["plot"], ["track"], ["evaluate", "--time-steps", "1"]):
         code, _, err = harness(command[0], tmp_path / "none.yaml", *command[1:])
         assert code == 2
         assert "none.yaml" in err

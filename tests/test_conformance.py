@@ -36,6 +36,7 @@ BROKEN = {
     "order": (PREDICT, SCORES + "    return scores.sort(dim=1).values"),
     "causal": (PREDICT, "    return net(x).expand(len(x), -1, -1)"),
     "still_view": (PREDICT, "    x = 2 * x if x.stride(0) == 0 else x\n" + PREDICT),
+    "convergence": (NEW, f"\n\ndef convergence(net, x, config):\n    return {{'all': {{'': x.sum()}}}}\n{NEW}"),
     "input_untouched": (STEP, "    logits = net(x if x.stride(0) == 0 else x.mul_(0.5))"),
     "output": ("StepOutput(loss.detach(), logits.detach())", "StepOutput(loss, logits.detach())"),
     "every_gradient": (BUILT, BUILT + "        self.gain = nn.Parameter(torch.ones(1))\n"),
@@ -91,8 +92,9 @@ def test_worked_example_passes_every_check(harness):
     code, out, err = harness("check", EXAMPLE)
     assert code == 0, out
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]].count("passed") == len(BROKEN) - 3
-    assert [line.split()[1] for line in lines if line.startswith("absent")] == ["start:", "param_groups:", "memory:"]
+    assert [line.split()[0] for line in lines[:-1]].count("passed") == len(BROKEN) - 4
+    absent = ["convergence:", "start:", "param_groups:", "memory:"]
+    assert [line.split()[1] for line in lines if line.startswith("absent")] == absent
     assert "all 28 checks passed" in lines[-1]
     assert f"checking {EXAMPLE}: " in err
 

@@ -82,7 +82,7 @@ def test_every_layer_obeys_the_recursion_and_the_identity_of_finite_time(neuron,
     net.eval()
     leak, x = config.leak or 1.0, inputs(30, dtype=torch.float64)
     expected = simulated(net, x, config.v_threshold, leak)
-    own = [[s.clone() for s in step] for step in simulate(net._currents(x), config.v_threshold, net.dynamics)]
+    own = [[s.clone() for s in step] for step in simulate(net.currents(x), config.v_threshold, net.dynamics)]
     powers = torch.tensor([leak ** (29 - t) for t in range(30)], dtype=torch.float64)
     for layer, spikes in enumerate(map(torch.stack, zip(*own, strict=True))):
         assert torch.equal(spikes, expected.spikes[layer])
@@ -178,7 +178,7 @@ def test_statistics_of_the_batch_keep_deep_layers_from_silence_at_the_start():
         x = still(200)
         output, _ = tiny.gradients(ide, config, net.train(), x, labels())
         residual[statistics] = output.extras["equilibrium_relative_residual"]
-        rate[statistics] = list(net._simulated(net._currents(x)))[-1].mean().item()
+        rate[statistics] = list(net._simulated(net.currents(x)))[-1].mean().item()
     assert residual["batch"] < 0.1 < residual["running"]
     assert rate["batch"] > 2 * rate["running"]
 

@@ -12,7 +12,9 @@ from harness.conformance.expect import expect
 from harness.contract import MethodConfig
 
 NAMES = {"build": 2, "train_step": 5, "predict": 3}
-OPTIONAL = {"skip": 2, "resolve": 2, "start": 4, "param_groups": 2, "scores_differ": 1, "updates_once": 1}
+OPTIONAL = {
+    "skip": 2, "resolve": 2, "start": 4, "param_groups": 2, "scores_differ": 1, "updates_once": 1, "convergence": 3
+}  # fmt: skip
 """Functions of the contract and the number of their arguments."""
 CONSTANTS: dict[str, tuple[Any, ...]] = {
     "SPIKING": (True, False),

@@ -9,6 +9,7 @@ from harness.conformance.expect import expect, expect_close, expect_equal
 RUNNING_VARIANCES = (0.02, 0.1, 0.005, 0.5, 0.001)
 """Of norms: which one lets the last neurons of an untrained network fire at times depends on network and seed."""
 PROMISE = "; see harness.contract.Method.predict"
+CONVERGES = "; see `convergence` in harness.contract.Method"
 
 
 def _exact(case: Case, time_steps: int) -> tuple[nn.Module, Tensor]:
@@ -112,3 +113,29 @@ def check_still_view(case: Case) -> None:
     copies = x.clone(memory_format=torch.contiguous_format)
     complaint = "x is a view of stride 0 over time here, copies there, of the same values"
     expect_close(_predict(case, net, x), _predict(case, net, copies), complaint)
+
+
+def check_convergence(case: Case) -> None:
+    """Convergence is a finite figure for every layer and step, which does not know later steps, and leaves no trace."""
+    net, x = _exact(case, 9)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    found = _convergence(case, net, x)
+    expect(bool(found), "nothing is measured; leave the name away where there is nothing")
+    for key, value in net.state_dict().items():
+        expect_equal(value, before[key], f"{key} has changed")
+    start = _convergence(case, net, x[:4])
+    for measure, layers in found.items():
+        expect(bool(layers), f"{measure} has no layer")
+        expect(layers.keys() == start[measure].keys(), f"{measure} has other layers for fewer time steps")
+        for layer, values in layers.items():
+            name = f"{measure} of {layer}"
+            expect(isinstance(layer, str), f"{name}: a layer is a string")
+            expect(values.shape == (9,), f"{name} has shape {tuple(values.shape)}, not (T,) = (9,){CONVERGES}")
+            expect(not values.requires_grad, f"{name} is not detached")
+            expect(bool((values.isfinite() & (values >= 0)).all()), f"{name} is not finite or negative: {values}")
+            expect_close(values[:4], start[measure][layer], f"{name} after 4 of 9 steps knows what comes later")
+
+
+def _convergence(case: Case, net: nn.Module, x: Tensor) -> dict[str, dict[str, Tensor]]:
+    with torch.no_grad():
+        return case.module.convergence(net, x, case.config(case.task(len(x))))

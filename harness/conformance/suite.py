@@ -78,6 +78,10 @@ def _ungrouped(case: Case) -> str | None:
     return None if hasattr(case.module, "param_groups") else "there is none"
 
 
+def _unmeasured(case: Case) -> str | None:
+    return None if hasattr(case.module, "convergence") else "there is none"
+
+
 def _fresh(case: Case) -> str | None:
     return None if hasattr(case.module, "start") else "there is none"
 
@@ -105,6 +109,7 @@ CHECKS = [
     Check(prediction.check_order, EVERYWHERE),
     Check(prediction.check_causal, EVERYWHERE, _without_time),
     Check(prediction.check_still_view, ("settings", "networks"), _moving),
+    Check(prediction.check_convergence, EVERYWHERE, _unmeasured),
     Check(training.check_input_untouched, EVERYWHERE),
     Check(training.check_output, EVERYWHERE, _untrained),
     Check(training.check_every_gradient, EVERYWHERE, _untrained),

@@ -46,13 +46,14 @@ def simulate(
 
 def represent(currents: Currents, rates: Tensor, v_threshold: float) -> Tensor:
     """f(a), with autograd."""
-    a = _clamped(currents.feedback(rates) + currents.mean, v_threshold)
+    a = clamped(currents.feedback(rates) + currents.mean, v_threshold)
     for link in currents.links:
-        a = _clamped(link(a), v_threshold)
+        a = clamped(link(a), v_threshold)
     return a
 
 
-def _clamped(current: Tensor, v_threshold: float) -> Tensor:
+def clamped(current: Tensor, v_threshold: float) -> Tensor:
+    """The rates that currents drive a layer to."""
     return (current / v_threshold).clamp(0, 1)
 
 
@@ -76,10 +77,10 @@ def _settled(currents: Currents, v_threshold: float) -> list[Callable[[Tensor], 
     rates = frozen = None
     for _ in range(SETTLING_ROUNDS):
         drive = currents.mean if rates is None else currents.mean + currents.feedback(rates)
-        rates, frozen = _clamped(drive, v_threshold), []
+        rates, frozen = clamped(drive, v_threshold), []
         for link in currents.links:
             frozen.append(link.frozen(link.stage.statistics(link.stage.before_norm(rates))))
-            rates = _clamped(frozen[-1](rates), v_threshold)
+            rates = clamped(frozen[-1](rates), v_threshold)
     assert frozen is not None
     return frozen
 
