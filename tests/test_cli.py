@@ -29,6 +29,7 @@ def file(tmp_path) -> Path:
         "check",
         "evaluate",
         "table",
+        "report",
         "list",
         "validate",
         "schema",

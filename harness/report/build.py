@@ -32,7 +32,7 @@ def write(paths: Iterable[Path], folder: Path, *, title: str = "Accuracy against
     if not found:
         raise ValueError(f"no records under {', '.join(map(str, given))}")
     made = sheets([entry.record for entry in found.values()], _published())
-    files = dict(_static())
+    files = dict(static())
     chunks = {f"data/records/{script.chunk(name)}.js" for name in found}
     chunks |= {f"data/cells/{script.chunk(content.key(cell))}.js" for sheet in made for cell in sheet.cells}
     place.open({*files, *chunks, "data/index.js", "index.html"})
@@ -78,7 +78,8 @@ def _published() -> list[Published]:
     return [row for folder in folders for row in papers.read(folder)]
 
 
-def _static() -> Iterator[tuple[str, str]]:
+def static() -> Iterator[tuple[str, str]]:
+    """Script and style of every page, by file name."""
     here = resources.files("harness.report")
     parts = [(here / "static" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     yield "app.js", "(function () {\n'use strict';\n" + "\n".join(parts) + "})();\n"

@@ -1,4 +1,4 @@
-"""What was measured, in a few lines: how much, with what, on what, from which code, and what to be careful with. Pure."""
+"""What was measured, in a few lines: how much, on what, from which code, and what to be careful with. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -73,7 +73,7 @@ def _cares(sheets: Sequence[Sheet], cells: Sequence[Cell], records: Sequence[Rec
     said = [
         (peeking, f"{peeking:,} of {len(cells):,} configurations scored the epoch that was best on the test set: "
                   "their accuracy is too good by an unknown amount."),
-        (single, f"{single:,} of {len(cells):,} configurations have a result from one seed only: no deviation is known."),
+        (single, f"{single:,} of {len(cells):,} configurations have a result from one seed only: no deviation known."),
         (partly, f"In {partly:,} configurations some seeds gave no result; the mean is over the others."),
         (dirty, f"{dirty:,} of {len(records):,} trials ran code with changes that were not committed (marked +)."),
         (len(processors) > 1, f"Latency was measured on {len(processors)} processors; no front joins points of two."),

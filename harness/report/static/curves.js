@@ -135,7 +135,8 @@ function ratePlots(curves) {
       x: { title: 'Layer, from input to output', names: layers }, y: { title: `${title}, %`, zero: true },
     };
   };
-  return [plot('Firing rate', 'firing_rates'), plot('Neurons that never spike', 'dead')];
+  const always = curves.some((curve) => Object.values(curve.detail.saturated).some((share) => share > 0));
+  return [plot('Firing rate', 'firing_rates'), plot('Neurons that never spike', 'dead'), ...(always ? [plot('Neurons that spike at every step', 'saturated')] : [])];
 }
 
 function convergencePlots(curves) {
