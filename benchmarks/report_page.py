@@ -17,7 +17,8 @@ import synthetic_records
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-READY = "document.documentElement.dataset.listed && document.documentElement.dataset.ready"
+# By a selector: the page forbids itself to evaluate text.
+READY = "html[data-listed][data-ready]"
 SHOWN = """() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done({
   ms: performance.now(), rows: document.querySelectorAll('#table tbody tr').length,
   points: document.querySelectorAll('#panels path[data-point]').length }))))"""
@@ -44,7 +45,7 @@ def loads(site: Path, count: int) -> list[float]:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             page = browser.new_page(viewport={"width": 1360, "height": 900})
             page.goto((site / "index.html").resolve().as_uri(), wait_until="commit")
-            page.wait_for_function(READY)
+            page.wait_for_selector(READY, state="attached")
             shown = page.evaluate(SHOWN)
             assert shown["rows"] > 1, shown
             assert shown["points"] > 1, shown

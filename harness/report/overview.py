@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.cell import Cell
-from harness.record import Record
+from harness.record import Outcome, Record
 from harness.sheet import EPOCH_OF, Sheet
 
 FEW = 8
@@ -44,7 +44,7 @@ def of(sheets: Sequence[Sheet], records: Sequence[Record], title: str) -> Overvi
     )
 
 
-def _facts(cells: Sequence[Cell], records: Sequence[Record], outcomes: Counter[str]) -> list[tuple[str, str]]:
+def _facts(cells: Sequence[Cell], records: Sequence[Record], outcomes: Counter[Outcome]) -> list[tuple[str, str]]:
     seeds = [len(cell.ids) for cell in cells]
     started = sorted(record.started[:10] for record in records if record.started)
     return [
