@@ -50,7 +50,7 @@ def _row(sheet: Sheet, cell: Cell) -> dict[str, Any]:
         "validation": _statistic(cell.validation),
         "latency": _latency(cell.latency),
         "batched": _latency(batched),
-        "condition": " · ".join(map(str, [cell.latency.device, *cell.processors])) if cell.latency else None,
+        "condition": " · ".join(dict.fromkeys([cell.latency.device, *cell.processors])) if cell.latency else None,
         "alike": hashlib.sha256(repr(condition(cell)).encode()).hexdigest()[:6] if cell.latency else None,
         "energy": _short(cell.energy.nanojoules if cell.energy else None),
         "energy_memory": _short(_sum(cell.energy.nanojoules, cell.energy.memory_nanojoules) if cell.energy else None),

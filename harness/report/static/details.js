@@ -71,11 +71,11 @@ function cellContent(row, detail) {
   return {
     nodes: [
       ...heading(`${row.dataset} · ${row.network}`, nameOf(row)),
-      el('p', { class: 'result' }, el('strong', {}, row.accuracy ? accuracyText(row.accuracy).replace(' (', ' % (').replace(')', row.accuracy[2] === 1 ? ' seed)' : ' seeds)') : 'no result'), ' ', ...CELLS.marks(row)),
+      el('p', { class: 'result' }, el('strong', {}, row.accuracy ? percentText(row.accuracy) : 'no result'), ' ', ...CELLS.marks(row)),
       ...failureText(row).map((text) => el('p', { class: 'failure' }, text)),
       part('Seeds and their records', grid('Seeds', ['Seed', 'Record', 'Accuracy', 'Outcome', 'Commit'], seeds)),
       part('Measured', pairs([
-        ['Accuracy on validation, %', row.validation && accuracyText(row.validation)], ['Top-5, %', row.top5 && accuracyText(row.top5)],
+        ['Accuracy on validation', row.validation && percentText(row.validation)], ['Top-5', row.top5 && percentText(row.top5)],
         ['Weights scored', report.epochs[row.selection]], ['Firing rate', row.firing_rate === null ? null : percent(row.firing_rate)],
         ['Parameters', counted(row.parameters)], ['Neurons', counted(detail.neurons)], ['SynOps', counted(row.synops)],
         ['Effective_MACs', counted(detail.operations?.Effective_MACs)], ['Effective_ACs', counted(detail.operations?.Effective_ACs)], ['Dense', counted(detail.operations?.Dense)],

@@ -68,7 +68,7 @@ function plotsNote(count) {
   const said = ['Bars show ± one standard deviation. Broad line: Pareto front of what a panel shows.'];
   if (state.x === 'steps') said.push('Dotted: a network without time steps. Hollow: published.');
   if (AXES[state.x].measured) said.push('Fronts join only points measured on one processor in one batch size.');
-  said.push('Click a point to open its configuration and records; by keyboard, through the table.');
+  said.push('Click a point to open its configuration and records (by keyboard: arrow keys and Enter, or through the table); drag to zoom, double-click to go back.');
   return [said.join(' ')];
 }
 
@@ -95,8 +95,9 @@ function drawPanel(figure) {
     traces,
     x: { title: axis.title, log: true, ticks: axis.steps ? stepTicks([...spiking, ...quoted].map(axis.value)) : null, words: state.x === 'synops' ? counted : short },
     y: { title: 'Test accuracy, %' },
+    height: waiting.size === 1 ? 440 : 320,
     references: axis.steps ? ordinary.filter((row) => row.best).map(reference) : [],
-    label: `${figure.firstChild.textContent}: accuracy against ${axis.title}, ${cells.length} configurations; the table holds the same figures`,
+    label: `${figure.querySelector('figcaption span').textContent}: accuracy against ${axis.title}, ${cells.length} configurations; the table holds the same figures`,
   });
   figure.dataset.drawn = state.x;
   measured();
@@ -158,7 +159,7 @@ function hover(row) {
     return [nameOf(row), `${accuracyCell(row)[0]} %`, `published, ${row.network}`, row.source, row.evidence, row.note].filter(Boolean);
   }
   return [
-    nameOf(row), `${accuracyText(row.accuracy)} %`, row.latency && `${short(row.latency[0])} ms, batch ${row.latency[2]}: ${row.condition}`,
+    nameOf(row), percentText(row.accuracy), row.latency && `${short(row.latency[0])} ms, batch ${row.latency[2]}: ${row.condition}`,
     row.energy !== null && `${energyText(row.energy)} arithmetic${row.energy_ann ? `; ordinary network ${energyText(row.energy_ann)}` : ''}`,
     row.synops !== null && `${counted(row.synops)} SynOps`, marks(row).join(', '), ...failureText(row),
   ].filter(Boolean);

@@ -10,6 +10,12 @@ function accuracyText(found) {
   return deviation === null ? `${value.toFixed(2)} (${count})` : `${value.toFixed(2)} ± ${deviation.toFixed(2)} (${count})`;
 }
 
+// The same with its unit and the count in words.
+function percentText(found) {
+  if (!found) return NONE;
+  return `${accuracyText(found).replace(/ \(\d+\)$/, '')} % (${found[2]} ${found[2] === 1 ? 'seed' : 'seeds'})`;
+}
+
 // Three digits, in plain notation.
 function short(value) {
   if (value === null || value === undefined) return NONE;
