@@ -226,6 +226,8 @@ def test_axes_change_what_is_drawn(visit):
     for name in ("latency", "energy", "synops"):
         page.click(f"[data-axis={name}]")
         page.wait_for_selector(f"[data-drawn={name}]")
+        # Those without a result or without costs; on an axis of SynOps also the network that has none.
+        assert "Not drawn" in page.locator("#plots-note").inner_text()
         assert page.locator("#panels path[data-point]").count() > 5
 
 
@@ -241,11 +243,16 @@ def test_dark_follows_the_system_and_the_switch(visit):
     light.click("#theme")
     light.click("#theme")
     assert background(light) == night
+    light.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert background(light) == day
+    light.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert background(light) == night
 
 
 def test_phone_needs_no_sideways_scrolling(visit):
     page = visit("#show=all", viewport={"width": 375, "height": 700}, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert page.locator("#table thead th").first.inner_text() == "Method"
     page.locator("#table .link").first.tap()
     page.wait_for_selector("dialog[data-drawn]")
     assert page.evaluate("document.getElementById('details').scrollWidth") <= 375

@@ -50,7 +50,7 @@ function drawPanels(rows) {
   place.classList.toggle('two', figures.length === 2 || figures.length === 4);
   // The first are drawn at once, the others when they come into view.
   figures.forEach((figure, index) => (index < 3 ? drawPanel(figure) : seen.observe(figure)));
-  byId('plots-note').replaceChildren(...plotsNote(figures.length));
+  byId('plots-note').replaceChildren(...plotsNote(figures.length, rows.filter((row) => row.kind === 'cell')));
 }
 
 function emptyPanel(name, dataset, network) {
@@ -63,11 +63,13 @@ function quotedIn(rows, dataset, network) {
     && (letters(row.network) === letters(network) || !report.networks.has(letters(row.network))));
 }
 
-function plotsNote(count) {
+function plotsNote(count, cells) {
   if (!count) return ['No configuration with a result matches these filters.'];
   const said = ['Bars show ± one standard deviation. Broad line: Pareto front of what a panel shows.'];
   if (state.x === 'steps') said.push('Dotted: a network without time steps. Hollow: published.');
   if (AXES[state.x].measured) said.push('Fronts join only points measured on one processor in one batch size.');
+  const undrawn = cells.filter((row) => !row.accuracy || !(AXES[state.x].value(row) > 0)).length;
+  if (undrawn) said.push(`Not drawn, for want of a result or of a figure above zero on this axis: ${undrawn.toLocaleString('en')} configurations; the table has them.`);
   said.push('Click a point to open its configuration and records (by keyboard: arrow keys and Enter, or through the table); drag to zoom, double-click to go back.');
   return [said.join(' ')];
 }

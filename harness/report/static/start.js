@@ -77,7 +77,15 @@ function listen() {
     redraw();
   });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
-  addEventListener('beforeprint', () => { for (const figure of waiting.keys()) drawPanel(figure); });
+  // Paper is white, and has every plot.
+  let chosen;
+  addEventListener('beforeprint', () => {
+    chosen = document.documentElement.dataset.theme ?? '';
+    setTheme('light');
+    redraw();
+    for (const figure of waiting.keys()) drawPanel(figure);
+  });
+  addEventListener('afterprint', () => { setTheme(chosen); redraw(); });
   document.querySelector('[data-jump]').addEventListener('click', (event) => {
     event.preventDefault();
     byId('table').focus();

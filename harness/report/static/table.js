@@ -67,7 +67,11 @@ function latencyCell(found) {
 
 function used(rows) {
   const filled = COLUMNS.filter((column) => rows.some((row) => ![null, undefined, ''].includes(column.value(row))));
-  return filled.filter((column) => column.id !== 'dataset' || new Set(rows.map((row) => row.dataset)).size > 1);
+  const several = filled.filter((column) => column.id !== 'dataset' || new Set(rows.map((row) => row.dataset)).size > 1);
+  if (!matchMedia('(max-width: 560px)').matches) return several;
+  // On a phone what matters most comes first; the rest is a swipe away.
+  const first = ['method', 'T', 'accuracy', 'marks'];
+  return [...first.map((id) => several.find((column) => column.id === id)).filter(Boolean), ...several.filter((column) => !first.includes(column.id))];
 }
 
 function sorted(rows) {
