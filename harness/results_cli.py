@@ -1,4 +1,4 @@
-"""Commands over records: tables, figures, and MLflow's copy of them."""
+"""Commands over records: tables, figures, the report page, and MLflow's copy of them."""
 
 import sys
 from enum import StrEnum
@@ -106,6 +106,21 @@ def plot(
         print(file)
     if not files:
         raise ConfigError(f"nothing to draw: no finished trial under {', '.join(paths)} has figures for {kind.value}")
+
+
+@app.command(epilog="Example: harness report results/ -o site/")
+def report(
+    paths: Paths,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write the page.")],
+    title: Annotated[str, typer.Option(help="The page's title.")] = "Accuracy against latency",
+) -> None:
+    """A web page of records, beside published figures: tables, plots and every record; opens without a server."""
+    from harness.report import build
+
+    with refused():
+        folder = storage.given(output)
+        records, cells = build.write([storage.given(path) for path in paths], folder, title=title)
+    print(f"{folder / 'index.html'}: {records} records in {cells} configurations")
 
 
 def _records(paths: list[str]) -> list[Record]:

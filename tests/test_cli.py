@@ -30,6 +30,7 @@ def file(tmp_path) -> Path:
         "evaluate",
         "table",
         "plot",
+        "report",
         "list",
         "validate",
         "schema",
