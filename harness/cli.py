@@ -115,8 +115,7 @@ def _swept(experiment: Experiment, trials: list, keeper: job.Kept | None, quiet:
             summary = sweep.run(experiment, trials, [each for each in (display, tracker, keeper) if each])
         files = publish.write(experiment, summary.records)
         if tracker:
-            tracker.ensure(summary.records)
-            tracker.artifacts(files)
+            tracker.ended(summary.records, experiment.folder, files)
     finally:
         problems = tracker.close(timeout=60) if tracker else []
     if json_:
@@ -127,6 +126,8 @@ def _swept(experiment: Experiment, trials: list, keeper: job.Kept | None, quiet:
     say(quiet, "written: " + ", ".join(short(path) for path in files))
     for problem in problems:
         say(False, problem)
+    for remark in tracker.remarks if tracker else []:
+        say(quiet, remark)
     for failed in summary.failed:
         say(False, f"failed: {failed.id}: {failed.reason}")
     if summary.failed:

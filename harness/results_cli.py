@@ -1,5 +1,6 @@
 """Commands over records: tables, and MLflow's copy of them."""
 
+import json
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness import storage
-from harness.command import refused, show
+from harness.command import Json, refused, show
 from harness.experiment_file import ConfigError
 from harness.record import Record
 
@@ -62,6 +63,39 @@ def track(
     except TrackingError as error:
         print(f"harness: MLflow: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+@app.command(
+    epilog="Example: harness runs \"params.method = 'dsr' and metrics.test_accuracy > 90\" --best cost/latency_ms"
+)
+def runs(
+    query: Annotated[str | None, typer.Argument(help="Filter in MLflow's syntax; by default every trial.")] = None,
+    uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; by default as in a sweep.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC", help="Sort by it, the best first: the highest accuracy or rate, the lowest of all others."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    json_: Json = False,
+) -> None:
+    """Find trials in MLflow, the latest first."""
+    from harness import listing
+    from harness.tracking import TrackingError
+    from harness.tracking.runs import find, readable
+
+    try:
+        with refused():
+            rows = find(query, uri, experiment=experiment, best=best, limit=limit)
+    except TrackingError as error:
+        print(f"harness: MLflow: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if json_:
+        print(json.dumps(rows, indent=1))
+    else:
+        show(listing.shown(readable(rows), title=f"{len(rows)} trials"))
 
 
 def _records(paths: list[str]) -> list[Record]:

@@ -223,6 +223,7 @@ def _finish(
 ) -> Record | None:
     """Evaluate on the test split, measure what it costs, write the record and the selected weights."""
     trial, run, folder = place.trial, place.run, place.folder
+    progress.vitals.stop()
     test = training.evaluate("test") if outcome == "done" else None
     if place.rank != 0:
         return None
@@ -239,6 +240,7 @@ def _finish(
             "history": training.history,
             "cost": result.spent(training, run.evaluation) if best else record.Cost(),
             "data": result.data(setup.feed),
+            "system": progress.vitals.series(),
             "started": progress.since,
             "wall_seconds": progress.seconds,
             "restarts": progress.restarts,
