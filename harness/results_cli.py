@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness import storage
-from harness.command import Json, refused, show
+from harness.command import Json, refused, say, show
 from harness.experiment_file import ConfigError
 from harness.record import Record
 
@@ -94,6 +94,8 @@ def runs(
         raise typer.Exit(1) from error
     if json_:
         print(json.dumps(rows, indent=1))
+    elif not rows:
+        say(False, "no trial fits")
     else:
         show(listing.shown(readable(rows), title=f"{len(rows)} trials"))
 
