@@ -167,7 +167,8 @@ def _experiment(client: Any, uri: str, name: str) -> str:
             raise TrackingError(f"experiment '{name}' was deleted: `mlflow experiments restore`, or another name")
         return found.experiment_id
     file = database(uri)
-    return client.create_experiment(name, (file.parent / "mlruns" / name).as_uri() if file else None)
+    place = (file.parent / "mlruns" / name).as_uri() if file else None
+    return client.create_experiment(name, place, tags={"mlflow.experimentKind": "custom_model_development"})
 
 
 def _milliseconds(record: Record) -> int:
