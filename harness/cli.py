@@ -23,6 +23,7 @@ from harness import (
     results_cli,
     sealed,
     storage,
+    tracking_cli,
 )
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
 from harness.config import Experiment, schema, smoke
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(data_cli.app, name="data")
 app.add_typer(job_cli.app)
 app.add_typer(results_cli.app)
+app.add_typer(tracking_cli.app)
 app.add_typer(exchange_cli.app)
 plan_cli.register(app, lambda file, set_, prepare: _read(file, set_, prepare))
 
@@ -115,8 +117,7 @@ def _swept(experiment: Experiment, trials: list, keeper: job.Kept | None, quiet:
             summary = sweep.run(experiment, trials, [each for each in (display, tracker, keeper) if each])
         files = publish.write(experiment, summary.records)
         if tracker:
-            tracker.ensure(summary.records)
-            tracker.artifacts(files)
+            tracker.ended(summary.records, experiment.folder, files)
     finally:
         problems = tracker.close(timeout=60) if tracker else []
     if json_:
@@ -127,6 +128,8 @@ def _swept(experiment: Experiment, trials: list, keeper: job.Kept | None, quiet:
     say(quiet, "written: " + ", ".join(short(path) for path in files))
     for problem in problems:
         say(False, problem)
+    for remark in tracker.remarks if tracker else []:
+        say(quiet, remark)
     for failed in summary.failed:
         say(False, f"failed: {failed.id}: {failed.reason}")
     if summary.failed:

@@ -14,6 +14,7 @@ from harness import storage
 from harness.experiment_file import ConfigError
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
+Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override anything in the file.")
 ]

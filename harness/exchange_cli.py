@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from harness import storage
-from harness.command import Json, Quiet, refused, say, short, show
+from harness.command import Json, Paths, Quiet, refused, say, short, show
 from harness.experiment_file import ConfigError
 
 app = typer.Typer()
@@ -58,7 +58,7 @@ def reproduce(
 
 @app.command(epilog="Example: harness export results/digits -o digits.zip")
 def export(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")],
+    paths: Paths,
     output: Output,
     quiet: Quiet = False,
 ) -> None:

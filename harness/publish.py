@@ -70,9 +70,11 @@ def track(records: list[Record], paths: list[Path], uri: str | None) -> str:
     folders = {path.parent if storage.is_file(path) else path for path in paths}
     folders |= {file.parent for folder in folders for file in storage.files(folder, "experiment.yaml")}
     changed = 0
+    remarks: list[str] = []
     for name in sorted({result.experiment for result in records}):
         there = {folder: storage.names(folder) for folder in folders if folder.name == name}
         files = [folder / file for folder, present in there.items() for file in FILES if file in present]
         ours = [result for result in records if result.experiment == name]
-        changed += tracking.resend(ours, uri, name, files)
-    return f"{changed} of {len(records)} records were new or had changed"
+        sent = tracking.resend(ours, uri, name, files, there)
+        changed, remarks = changed + sent.changed, remarks + sent.remarks
+    return "\n".join([f"{changed} of {len(records)} records were new or had changed", *remarks])

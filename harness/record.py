@@ -162,6 +162,8 @@ class Record(BaseModel):
     data: dict[str, Any] = {}
     """Dataset title, fingerprint, sizes of the splits, loader."""
     machine: dict[str, Any] = {}
+    system: dict[str, list[float]] = {}
+    """How busy the machine of the first worker was, at the seconds that stand first; see `harness.vitals`."""
     versions: dict[str, str] = {}
     commit: str | None = None
     dirty: bool | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness import cost, metrics, plugins, provenance, record
+from harness import cost, metrics, plugins, provenance, record, vitals
 from harness.config import Evaluation
 from harness.evaluation import in_time, precision
 from harness.loop import Training
@@ -28,23 +28,28 @@ class Progress:
     """How long and how often this trial has been at it, over restarts."""
 
     def __init__(
-        self, started: float, elapsed: float = 0.0, restarts: int = 0, since: str | None = None, parts: int = 1
-    ) -> None:
+        self, started: float, elapsed: float = 0.0, restarts: int = 0, since: str | None = None, parts: int = 1,
+        system: dict[str, list[float]] | None = None,
+    ) -> None:  # fmt: skip
         self.started, self.elapsed, self.restarts, self.parts = started, elapsed, restarts, parts
         self.since = since or datetime.now(UTC).isoformat(timespec="seconds")
+        self.vitals = vitals.Watch(system, elapsed=self.seconds)
 
     @classmethod
     def again(cls, started: float, before: dict[str, Any]) -> "Progress":
         """After a restart."""
-        parts = before.get("parts", 1)
-        return cls(started, before["elapsed"], before["restarts"] + 1, before["since"], parts)
+        parts, system = before.get("parts", 1), before.get("system")
+        return cls(started, before["elapsed"], before["restarts"] + 1, before["since"], parts, system)
 
     @property
     def seconds(self) -> float:
         return self.elapsed + time.monotonic() - self.started
 
     def state(self) -> dict[str, Any]:
-        return {"elapsed": self.seconds, "restarts": self.restarts, "since": self.since, "parts": self.parts}
+        return {
+            "elapsed": self.seconds, "restarts": self.restarts, "since": self.since, "parts": self.parts,
+            "system": self.vitals.series(),
+        }  # fmt: skip
 
 
 def spent(training: Training, evaluation: Evaluation) -> record.Cost:

@@ -1,19 +1,16 @@
-"""Commands over records: tables, figures, the report page, and MLflow's copy of them."""
+"""Commands over records: tables, figures, the report page."""
 
-import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from harness import storage
-from harness.command import refused, show
+from harness.command import Paths, refused, show
 from harness.experiment_file import ConfigError
 from harness.record import Record
 
 app = typer.Typer()
-
-Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
 
 
 class Format(StrEnum):
@@ -43,25 +40,6 @@ def table(
         show(publish.table(records, anytime=anytime))
     else:
         print(publish.rendered(records, format.value, anytime=anytime), end="")
-
-
-@app.command(epilog="Example: harness track results/digits --uri http://127.0.0.1:5000")
-def track(
-    paths: Paths,
-    uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; by default as in a sweep.")] = None,
-) -> None:
-    """Send records to MLflow again, for instance after its server was down. Sending twice changes nothing."""
-    from harness import publish, record
-    from harness.tracking import TrackingError
-
-    with refused():
-        given = [storage.given(path) for path in paths]
-        records = list(record.read_all(given))
-    try:
-        print(publish.track(records, given, uri))
-    except TrackingError as error:
-        print(f"harness: MLflow: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
 class Figure(StrEnum):

@@ -225,6 +225,7 @@ def _finish(
 ) -> Record | None:
     """Evaluate on the test split, measure what it costs, write the record and the selected weights."""
     trial, run, folder = place.trial, place.run, place.folder
+    progress.vitals.stop()
     test = training.evaluate("test", run.evaluation.confidences) if outcome == "done" else None
     hours = result.hours(progress, world=place.world, accelerators=run.gpus_per_worker or float(run.gpu))
     if place.rank != 0:
@@ -243,6 +244,7 @@ def _finish(
             "cost": (result.spent(training, run.evaluation) if best else record.Cost()).model_copy(update=hours),
             "convergence": result.convergence(training) if best else {},
             "data": result.data(setup.feed),
+            "system": progress.vitals.series(),
             "started": progress.since,
             "wall_seconds": progress.seconds,
             "restarts": progress.restarts,

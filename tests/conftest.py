@@ -35,3 +35,21 @@ def harness(monkeypatch, capsys):
         return (code if isinstance(code, int) else 0), shown.out, shown.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory):
+    """MLflow's database with its tables made, which takes seconds."""
+    from harness.tracking import server
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    server.client(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def mlflow_uri(empty_mlflow, tmp_path):
+    """A database of its own for a test."""
+    copy = tmp_path / "mlflow.db"
+    copy.write_bytes(empty_mlflow.read_bytes())
+    return f"sqlite:///{copy}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from harness.record import Cost, Energy, Epoch, Latency, Record
+from harness.record import Cost, EarlyExit, Energy, Epoch, Latency, Operations, Record
 
 DATA = {"title": "Digits"}
 
@@ -120,3 +120,42 @@ def sweep() -> list[Record]:
                     cost = measured(0.3 * time_steps * (1 + place), time_steps=time_steps)
                     found.append(made(**options, accuracy=accuracy, validation=accuracy + 0.2, cost=cost))
     return found
+
+
+def full(**options: Any) -> Record:
+    """A record with every field of its schema filled, T = 4."""
+    cost = measured().model_copy(
+        update={
+            "neurons": 80,
+            "latency": [
+                Latency(
+                    batch_size=size, time_steps=t, median_ms=t / size, p95_ms=2 * t, p99_ms=3 * t, repeats=9,
+                    device="cpu",
+                )
+                for size in (1, 32) for t in (1, 4)
+            ],
+            "dead": {"layer0": 0.25, "layer1": 0.75},
+            "saturated": {"layer0": 0.125},
+            "operations": Operations(Effective_MACs=20.0, Effective_ACs=30.0, Dense=90.0),
+            "energy": Energy(
+                nanojoules=1.0, memory_nanojoules=2.0, ann_nanojoules=3.0, ann_memory_nanojoules=4.0,
+                mac_picojoules=4.6, ac_picojoules=0.9, source="45 nm",
+            ),
+            "worker_hours": 0.5,
+            "accelerator_hours": 0.25,
+        }
+    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "cost": cost,
+        "accuracy_top5": {t: 95.0 + t for t in range(1, 5)},
+        "early_exit": [EarlyExit(confidence=c, mean_time_steps=4 * c, accuracy=80 + 10 * c) for c in (0.5, 0.9)],
+        "convergence": {"representation_error": {"layer0": [0.4, 0.3, 0.2, 0.1]}},
+        "system": {"seconds": [2.0, 4.0], "cpu_utilization_percentage": [50.0, float("nan")]},
+        "test_samples": 360,
+        "micro_batches": 2,
+        "data": {"title": "Digits", "fingerprint": "sha256:" + "ab" * 32,
+                 "sizes": {"train": 90, "validation": 10, "test": 20}},
+        "command": "harness sweep digits.yaml",
+        "versions": {"harness": "0.1.0"},
+    }  # fmt: skip
+    return made(**{**fields, **options})

@@ -3,9 +3,7 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from harness import checkpoint, claim, lock, tracking
 from harness.data import prepare
 from tests import faults
 from tests.faults import Sweep, wait_for
+from tests.mlflow_server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -149,31 +148,6 @@ def test_a_disk_that_stays_full_ends_the_sweep_with_one_line_and_the_same_comman
         assert sweep.differences(undisturbed) == []
 
 
-class Server:
-    """An MLflow server on a port and a database that outlive it."""
-
-    def __init__(self, folder: Path) -> None:
-        (self.port,) = faults.free_ports(1)
-        self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        store = ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/m.db"]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self.process = subprocess.Popen(
-            [*command, *store, "--artifacts-destination", str(self.folder / "artifacts")], cwd=self.folder,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **quiet},
-        )  # fmt: skip
-        wait_for(self._answers)
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self) -> None:
-        faults.kill_tree(self.process)
-
-
 def test_an_mlflow_server_that_dies_and_comes_back_has_every_trial_once(tmp_path, fleet):
     short = {"methods": ["ann"], "train": {"epochs": 2}, "seeds": [0, 1, 2], "sweep": {"max_concurrent": 1}}
     server = Server(tmp_path)
@@ -192,7 +166,7 @@ def test_an_mlflow_server_that_dies_and_comes_back_has_every_trial_once(tmp_path
             server.start()
         assert driver.ended() == 0, driver.err
         assert "MLflow" not in driver.err
-        client = tracking._client(server.uri)
+        client = tracking.server.client(server.uri)
         runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
         sent = [run.data.tags["harness.trial"] for run in runs if "harness.trial" in run.data.tags]
         assert sorted(sent) == sorted(sweep.records())
