@@ -1,74 +1,106 @@
 """What a trained network costs: latency, memory, firing rates, operations, energy. Measured, or left out."""
 
-import math
+import logging
 import os
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import allocator
+from harness import allocator, energy, latency
+from harness.config import Evaluation
 from harness.contract import Method, MethodConfig, Task
 from harness.evaluation import Feed, in_time
-from harness.record import Cost, Energy, Epoch, Latency
+from harness.firing import FiringCounter
+from harness.operations import OperationCounter
+from harness.record import Cost, Epoch
 
-MAC_PICOJOULES = 4.6
-AC_PICOJOULES = 0.9
-ENERGY_SOURCE = "45 nm CMOS, 32-bit floating point (Horowitz, ISSCC 2014); arithmetic only, no memory access"
+log = logging.getLogger(__name__)
 
 RESET_PEAK = "/proc/self/clear_refs"
-WARM_UP = 3
-"""Untimed calls before latency is measured."""
+SAMPLES, BATCH = 256, 64
+"""Test samples that operations and spikes are counted over, in batches of this size; fewer where there are fewer."""
 
 
 def measure(
     net: nn.Module, method: Method, config: MethodConfig, task: Task, feed: Feed, history: list[Epoch], *,
-    batch_size: int, repeats: int, samples_per_epoch: int, device: torch.device,
+    evaluation: Evaluation, samples_per_epoch: int, device: torch.device,
 ) -> Cost:  # fmt: skip
-    """Every cost of one trained network. `batch_size` and `repeats` are those of the latency measurement."""
+    """Every cost of one trained network.
+
+    What cannot be measured is left out, and `Cost.missing` says why: no accuracy is lost for it.
+    """
     net.eval()
-    x = in_time(next(iter(feed.batches("test", max(batch_size, 64))))[0], task)
-    with Activity(net) as activity:
-        method.predict(net, x, config)
-    memory, kind = peak_memory(device)
     seconds = [epoch.seconds for epoch in history[1:] or history]
-    return Cost(
+    memory, kind = peak_memory(device)  # before measuring needs any
+    found = Cost(
         parameters=sum(p.numel() for p in net.parameters() if p.requires_grad),
-        latency=[latency(lambda: method.predict(net, x[:, :batch_size], config), batch_size, task, repeats, device)]
-        if repeats
-        else [],
         throughput=samples_per_epoch / statistics.median(seconds) if seconds else None,
         peak_memory_bytes=memory,
         peak_memory_kind=kind,
-        **activity.per_sample(x.shape[1]),
     )
+    try:
+        counted, x = _counted(net, method, config, task, feed, evaluation)
+        found = found.model_copy(update=counted)
+        times = latency.measure(lambda some: method.predict(net, some, config), x, evaluation, device)
+        return found.model_copy(update={"latency": times})
+    except Exception as error:
+        log.warning("not all costs could be measured", exc_info=True)
+        return found.model_copy(update={"missing": f"{type(error).__name__}: {' '.join(str(error).split())}"})
 
 
-def latency(predict: Callable[[], Any], batch_size: int, task: Task, repeats: int, device: torch.device) -> Latency:
-    """Milliseconds a sample of a whole inference, over `repeats` calls after a warm-up."""
-    times = []
-    for index in range(WARM_UP + repeats):
-        started = time.perf_counter()
-        predict()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if index >= WARM_UP:
-            times.append(1000 * (time.perf_counter() - started) / batch_size)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return Latency(
-        batch_size=batch_size,
-        time_steps=task.time_steps,
-        median_ms=statistics.median(times),
-        p95_ms=sorted(times)[min(len(times) - 1, int(0.95 * len(times)))],
-        repeats=repeats,
-        device=name,
-    )
+def _counted(
+    net: nn.Module, method: Method, config: MethodConfig, task: Task, feed: Feed, evaluation: Evaluation
+) -> tuple[dict[str, Any], Tensor]:
+    """What is counted on the first test samples, and as many of these as latency is measured with, (T, B, ...)."""
+    counter, kept = Counter(net, getattr(method, "SPIKING", True)), list[Tensor]()
+    seen, wanted = 0, max(evaluation.latency_batch_sizes)
+    for x, _ in feed.batches("test", min(BATCH, evaluation.batch_size)):
+        if seen < SAMPLES:
+            some = in_time(x, task)[:, : SAMPLES - seen]
+            counter.watch(partial(method.predict, net, some, config), some.shape[1])
+        if seen < wanted:
+            kept.append(x)
+        seen += x.shape[1 if task.temporal else 0]
+        if seen >= max(SAMPLES, wanted):
+            break
+    return counter.figures(), in_time(torch.cat(kept, dim=1 if task.temporal else 0), task)
+
+
+class Counter:
+    """Operations and spikes of a network, over any number of batches."""
+
+    def __init__(self, net: nn.Module, spiking: bool) -> None:
+        self.spiking, self.samples = spiking, 0
+        self.operations, self.firing = OperationCounter(net), FiringCounter(net)
+
+    def watch(self, predict: Callable[[], Any], samples: int) -> None:
+        """Count what the prediction of so many samples takes."""
+        if self.spiking:
+            with self.firing, self.operations:
+                predict()
+        else:
+            with self.operations:
+                predict()
+        self.samples += samples
+
+    def figures(self) -> dict[str, Any]:
+        """The counts as fields of a `Cost`, means over samples."""
+        neurons = self.firing.layers
+        return {
+            "operations": self.operations.operations(self.samples),
+            "energy": energy.of(
+                self.operations.layers.values(), neurons.values(), self.samples, spiking=self.spiking
+            ),
+            "neurons": sum(layer.neurons for layer in neurons.values()) or None,
+            "firing_rates": {name: layer.rate for name, layer in neurons.items()},
+            "dead": {name: layer.dead for name, layer in neurons.items()},
+            "saturated": {name: layer.saturated for name, layer in neurons.items()},
+        }  # fmt: skip
 
 
 def reset_peak_memory() -> None:
@@ -91,68 +123,3 @@ def peak_memory(device: torch.device) -> tuple[int | None, Any]:
         return None, None
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), "resident set"
-
-
-@dataclass
-class _Layer:
-    """Sums over one layer's calls."""
-
-    macs: float = 0.0
-    synops: float = 0.0
-    active: float = 0.0
-    inputs: float = 0.0
-
-
-class Activity(TorchDispatchMode):
-    """Counts what convolutions and matrix products really do while it is entered, however a method calls them.
-
-    A product whose input holds zeros and one other value is driven by spikes: it costs one accumulate for every weight
-    that an active input meets. Any other product costs its multiply-accumulates.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.names = {_storage(p): name.removesuffix(".weight") for name, p in net.named_parameters()}
-        self.layers: dict[str, _Layer] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        aten = torch.ops.aten
-        match func:
-            case aten.convolution.default:
-                x, weight, transposed = args[0], args[1], args[6]
-                calls = x.numel() if transposed else out.numel()
-                self._count(x, weight, calls * math.prod(weight.shape[1:]))
-            case aten.addmm.default:
-                self._count(args[1], args[2], args[1].numel() * args[2].shape[1])
-            case aten.mm.default:
-                self._count(args[0], args[1], args[0].numel() * args[1].shape[1])
-        return out
-
-    def _count(self, x: Tensor, weight: Tensor, macs: float) -> None:
-        if x.is_meta:  # only asks for a shape
-            return
-        name = self.names.setdefault(_storage(weight), f"product {len(self.layers) + 1}")
-        layer = self.layers.setdefault(name, _Layer())
-        nonzero = x[x != 0]
-        if nonzero.numel() and nonzero.min() != nonzero.max():
-            layer.macs += macs
-        else:
-            layer.synops += macs * nonzero.numel() / x.numel()
-            layer.active += nonzero.numel()
-            layer.inputs += x.numel()
-
-    def per_sample(self, samples: int) -> dict[str, Any]:
-        """The counts as fields of a `Cost`: means over `samples`, firing rates by the layer that takes the spikes."""
-        macs = sum(layer.macs for layer in self.layers.values()) / samples
-        synops = sum(layer.synops for layer in self.layers.values()) / samples
-        rates = {name: layer.active / layer.inputs for name, layer in self.layers.items() if layer.inputs}
-        energy = Energy(
-            nanojoules=(macs * MAC_PICOJOULES + synops * AC_PICOJOULES) / 1000,
-            mac_picojoules=MAC_PICOJOULES, ac_picojoules=AC_PICOJOULES, source=ENERGY_SOURCE,
-        )  # fmt: skip
-        return {"macs": macs, "synops": synops, "firing_rates": rates, "energy": energy}
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

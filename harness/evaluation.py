@@ -1,6 +1,6 @@
 """Judges a network on a part of the data: every sample once over all workers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -31,8 +31,12 @@ class Feed(Protocol):
 def evaluate(
     net: nn.Module, method: Method, config: MethodConfig, task: Task, feed: Feed, part: str, *,
     batch_size: int, limit_batches: int | None = None, device: torch.device, rank: int = 0, world: int = 1,
+    confidences: Sequence[float] | None = None,
 ) -> Tally:  # fmt: skip
-    """Accuracy after each time step and loss over one part, or its first `limit_batches`, summed over all workers."""
+    """Accuracy after each time step and loss over one part, or its first `limit_batches`, summed over all workers.
+
+    `confidences`: count top-5 accuracy and exits at these, too, which takes a little longer; None: do not.
+    """
     net.eval()
     tally = None
     size = feed.sizes[part]
@@ -40,13 +44,13 @@ def evaluate(
     left = len(range(rank, size if limit_batches is None else min(size, limit_batches * batch_size), world))
     for x, y in feed.batches(part, batch_size, rank=rank, world=world) if left else ():
         x, y = in_time(x, task)[:, :left], y[:left]
-        batch = Tally.of(method.predict(net, x, config), y)
+        batch = Tally.of(method.predict(net, x, config), y, confidences)
         tally = tally.merge(batch) if tally else batch
         left -= len(y)
         if not left:
             break
     time_steps = task.time_steps if getattr(method, "SPIKING", True) else 1
-    return (tally or Tally.empty(time_steps, device)).over_workers()
+    return (tally or Tally.empty(time_steps, device, confidences)).over_workers()
 
 
 def in_time(x: Tensor, task: Task) -> Tensor:

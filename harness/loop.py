@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -208,14 +208,14 @@ class Training:
         if setup.world > 1:
             dist.barrier()
 
-    def evaluate(self, part: str) -> Tally:
-        """The tally of a whole part, every sample once over all workers."""
+    def evaluate(self, part: str, confidences: Sequence[float] | None = None) -> Tally:
+        """The tally of a whole part, every sample once over all workers; `confidences` as for `evaluation.evaluate`."""
         setup = self.setup
         with self._precision():
             return evaluate(
                 self.net, setup.method, setup.config, setup.task, setup.feed, part,
                 batch_size=setup.evaluation_batch_size, limit_batches=setup.recipe.limit_batches,
-                device=setup.device, rank=setup.rank, world=setup.world,
+                device=setup.device, rank=setup.rank, world=setup.world, confidences=confidences,
             )  # fmt: skip
 
     def _select(self, epoch: int | None, validation: Tally, test: Tally | None) -> None:

@@ -38,7 +38,7 @@ class Pass:
 
     def state(self, seconds: float) -> dict[str, Any]:
         """The same as plain values; all losses have been looked at. `seconds`: training time until now."""
-        tally = {name: value.cpu() for name, value in vars(self.tally).items()}
+        tally = {name: value.cpu() for name, value in vars(self.tally).items() if value is not None}
         return {"tally": tally, "steps": self.steps, "extras": dict(self.extras), "seconds": seconds}
 
     @classmethod

@@ -111,6 +111,8 @@ class Cost(BaseModel):
     """Training and evaluation, summed over workers."""
     accelerator_hours: float | None = None
     """The same, summed over the accelerators that the workers held."""
+    missing: str | None = None
+    """Why figures are absent that every run measures: what went wrong. The trained network is none the worse for it."""
     # Schema 1 had no `operations`: multiply-accumulates of layers fed with real numbers, zeros included, and spikes'.
     synops: float | None = None
     macs: float | None = None

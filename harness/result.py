@@ -1,18 +1,20 @@
 """What a trial's record says of it: who ran what and how long, what it showed, what it costs."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from harness import cost, plugins, provenance, record
+from harness import cost, metrics, plugins, provenance, record
 from harness.config import Evaluation
 from harness.evaluation import precision
 from harness.loop import Training
 from harness.metrics import Tally
 from harness.plan import Trial
-from harness.record import Outcome, Record
+from harness.record import EarlyExit, Outcome, Record
 
 if TYPE_CHECKING:
     from harness.trial import Run
@@ -47,7 +49,7 @@ def spent(training: Training, evaluation: Evaluation) -> record.Cost:
     with torch.no_grad(), precision(setup.recipe, setup.device):
         return cost.measure(
             training.net, setup.method, setup.config, setup.task, setup.feed, training.history,
-            batch_size=evaluation.latency_batch_size, repeats=evaluation.latency_repeats, device=setup.device,
+            evaluation=evaluation, device=setup.device,
             samples_per_epoch=min(
                 setup.feed.sizes["train"] // setup.recipe.batch_size,
                 setup.recipe.limit_batches or setup.feed.sizes["train"],
@@ -62,10 +64,35 @@ def data(feed: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tested(tally: Tally) -> dict[str, Any]:
-    """A test tally as fields of a record: accuracy in percent after each time step, loss, number of samples."""
-    accuracy = {step: round(value, 6) for step, value in enumerate(tally.accuracies, start=1)}
-    return {"accuracy": accuracy, "test_loss": tally.mean_loss, "test_samples": tally.samples}
+def hours(progress: Progress, *, world: int, accelerators: float) -> dict[str, float]:
+    """What the trial took until now as fields of a `Cost`; `accelerators` that each worker holds."""
+    spent = progress.seconds * world / 3600
+    return {"worker_hours": spent} | ({"accelerator_hours": spent * accelerators} if accelerators else {})
+
+
+def tested(tally: Tally, confidences: Sequence[float], classes: int) -> dict[str, Any]:
+    """A test tally as fields of a record: accuracy in percent after each time step, early exits, loss, samples."""
+    found = {"accuracy": _by_step(tally.correct, tally), "test_loss": tally.mean_loss, "test_samples": tally.samples}
+    if tally.anytime is None:
+        return found
+    if classes > metrics.TOP:
+        found["accuracy_top5"] = _by_step(tally.anytime.correct_top5, tally)
+    if len(tally.correct) > 1:  # with one step there is nothing to leave early
+        found["early_exit"] = [
+            EarlyExit(confidence=confidence, mean_time_steps=steps / tally.samples, accuracy=_percent(right, tally))
+            for confidence, steps, right in sorted(
+                zip(confidences, tally.anytime.exit_steps.tolist(), tally.anytime.exit_correct.tolist(), strict=True)
+            )
+        ]
+    return found
+
+
+def _by_step(correct: Tensor, tally: Tally) -> dict[int, float]:
+    return {step: _percent(right, tally) for step, right in enumerate(correct.tolist(), start=1)}
+
+
+def _percent(correct: float, tally: Tally) -> float:
+    return round(100 * correct / tally.samples, 6)
 
 
 def blank(trial: Trial, run: "Run", outcome: Outcome, reason: str | None = None) -> Record:

@@ -54,13 +54,13 @@ def ahead(experiment: Experiment, trials: list[Trial]) -> list[int]:
     return [trial.train.epochs for trial in due(trials, experiment.folder)]
 
 
-def run_of(experiment: Experiment, *, gpu: bool = False) -> Run:
-    """What all trials of an experiment share."""
+def run_of(experiment: Experiment, *, gpus: float = 0.0) -> Run:
+    """What all trials of an experiment share; `gpus` that each worker holds."""
     patience.limit_seconds()  # refused before anything is measured, if the environment holds no number
     commit, dirty = provenance.commit()
     return Run(
         experiment=experiment.name, folder=str(experiment.folder), evaluation=experiment.evaluation,
-        loader=experiment.dataset.loader, threads=experiment.scale.cpus_per_worker, gpu=gpu,
+        loader=experiment.dataset.loader, threads=experiment.scale.cpus_per_worker, gpu=gpus > 0, gpus_per_worker=gpus,
         checkpoint_steps=experiment.sweep.checkpoint_steps,
         command=provenance.command(), commit=commit, dirty=dirty,
     )  # fmt: skip
@@ -83,7 +83,7 @@ def run(experiment: Experiment, trials: list[Trial], watchers: Sequence[Watcher]
         with interrupt.raised(), cluster.connected(experiment.scale), interrupt.raised():
             room = capacity.room(experiment.scale, experiment.sweep.max_concurrent)
             storage.make_folder(folder)
-            shared = run_of(experiment, gpu=room.need.gpus > 0)
+            shared = run_of(experiment, gpus=room.need.gpus)
             for wave in stages.waves(missing):
                 startable, blocked = backlog.split(wave, shared)
                 for result in blocked:
@@ -118,7 +118,7 @@ def run_one(experiment: Experiment, trial: Trial, on_epoch: Report) -> Record:
     import torch
 
     gpu = experiment.scale.gpus_per_worker != 0 and torch.cuda.is_available()
-    shared = run_of(experiment, gpu=gpu)
+    shared = run_of(experiment, gpus=float(gpu))
     missing = due([trial], experiment.folder)
     backlog.refuse_lost_weights(missing, shared)
     with interrupt.wished() as stopping, contextlib.suppress(Stopped):

@@ -41,6 +41,8 @@ class Run(Block):
     threads: int = 1
     """Torch threads of one worker."""
     gpu: bool = False
+    gpus_per_worker: float = 0.0
+    """Accelerators, or the part of one, that each worker holds; 0 with `gpu`: one."""
     checkpoint_steps: int | None = None
     """Updates after which a trial is saved inside an epoch, too."""
     command: str | None = None
@@ -223,7 +225,8 @@ def _finish(
 ) -> Record | None:
     """Evaluate on the test split, measure what it costs, write the record and the selected weights."""
     trial, run, folder = place.trial, place.run, place.folder
-    test = training.evaluate("test") if outcome == "done" else None
+    test = training.evaluate("test", run.evaluation.confidences) if outcome == "done" else None
+    hours = result.hours(progress, world=place.world, accelerators=run.gpus_per_worker or float(run.gpu))
     if place.rank != 0:
         return None
     setup = training.setup
@@ -235,9 +238,9 @@ def _finish(
         update={
             "selected_epoch": best["epoch"] if best else None,
             "validation_accuracy": best["validation_accuracy"] if best else None,
-            **(result.tested(test) if test else {}),
+            **(result.tested(test, run.evaluation.confidences, setup.task.classes) if test else {}),
             "history": training.history,
-            "cost": result.spent(training, run.evaluation) if best else record.Cost(),
+            "cost": (result.spent(training, run.evaluation) if best else record.Cost()).model_copy(update=hours),
             "data": result.data(setup.feed),
             "started": progress.since,
             "wall_seconds": progress.seconds,

@@ -216,9 +216,34 @@ class Evaluation(Block):
     selection: Selection = "best_validation"
     """Which epoch's weights count. `best_test` peeks, to compare with papers that do; tables say so."""
     batch_size: int = Field(256, ge=1)
-    latency_batch_size: int = Field(1, ge=1)
-    latency_repeats: int = Field(20, ge=0)
-    """Timed calls; 0 leaves latency out."""
+    confidences: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+    """Softmax probabilities of the likeliest class at which a simulation may end before T: early exit."""
+    latency_batch_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_list), Field(min_length=1)
+    ] = (1, 64)
+    """Samples in a call whose time is measured, at T steps and at every power of two below."""
+    latency_repeats: int = Field(100, ge=0)
+    """Timed calls of each at most; 0 leaves latency out."""
+    latency_seconds: float = Field(0.25, gt=0)
+    """Seconds that all timed calls of a trial may take together; but each is made 5 times, or for 5 seconds. Of fewer
+    than 100 calls, the 99th percentile is the slowest: for a better one, give more time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "latency_batch_size" in given:
+            size = given["latency_batch_size"]
+            raise ValueError(f"'latency_batch_size' is now a list: write 'latency_batch_sizes: [{size}]'")
+        return given
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        for key in ("latency_batch_sizes", "latency_seconds"):
+            if self.latency_repeats == 0 and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"'{key}' has no effect with 'latency_repeats' 0, which leaves latency out")
+        if len(set(self.confidences)) < len(self.confidences):
+            raise ValueError(f"'confidences' names one twice: {list(self.confidences)}")
+        return self
 
 
 class Tracking(Block):

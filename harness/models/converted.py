@@ -18,6 +18,7 @@ class ConvertedNeuron(nn.Module):
     `initial_potential`, the potential at the start in thresholds.
     """
 
+    emits_spikes = True
     v_threshold: Tensor
 
     def __init__(self, initial_potential: float) -> None:

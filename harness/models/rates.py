@@ -60,6 +60,8 @@ class RateCode:
 class RateNeuron(nn.Module):
     """A layer of spiking neurons with one threshold, trained or not, that is never below `bound`."""
 
+    emits_spikes = True
+
     def __init__(self, code: RateCode, *, v_threshold: float, bound: float, train_threshold: bool) -> None:
         super().__init__()
         self.code, self.bound = code, bound

@@ -29,6 +29,8 @@ class SurrogateNeuron(nn.Module):
     1 / tau = sigmoid(w) is its gain and 1 - 1 / tau its leak; those of `dynamics` are where they start.
     """
 
+    emits_spikes = True
+
     def __init__(
         self, dynamics: Dynamics, *, v_threshold: float, shape: Surrogate, width: float, detach_reset: bool,
         train_leak: bool = False,
