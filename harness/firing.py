@@ -66,10 +66,11 @@ class FiringCounter(TorchDispatchMode):
         self._depth, self._buffers = 0, {}
         for name, module in self.net.named_modules():
             declared = getattr(type(module), "emits_spikes", False)
+            layer = name.removesuffix(".neuron") or "neurons"  # what wraps a neuron stands in the architecture's place
             if declared or ("parametrizations" not in name and _might_be_neurons(module)):
                 self._hooks += [
                     module.register_forward_pre_hook(self._enter),
-                    module.register_forward_hook(self._leaving(name or "neurons", declared=declared)),
+                    module.register_forward_hook(self._leaving(layer, declared=declared)),
                 ]
         return super().__enter__()
 

@@ -87,7 +87,9 @@ class OperationCounter(TorchDispatchMode):
                 self._product(out, *args[1:3])
             case _:
                 tensors = [arg for arg in (*args, *(kwargs or {}).values()) if isinstance(arg, Tensor)]
-                self._derive(out, func.overloadpacket.__name__, tensors)
+                if func.overloadpacket.__name__ not in BLANK:
+                    for one in out if isinstance(out, tuple | list) else (out,):
+                        self._derive(one, tensors)
         return out
 
     def operations(self, samples: int) -> Operations:
@@ -135,9 +137,9 @@ class OperationCounter(TorchDispatchMode):
         """Whether this is more than a question for a shape, and does not prepare weights."""
         return not x.is_meta and x.numel() > 0 and _storage(x) not in self._weights
 
-    def _derive(self, out: Any, name: str, given: list[Tensor]) -> None:
+    def _derive(self, out: Any, given: list[Tensor]) -> None:
         """Note what comes from parameters and buffers alone, such as a weight with its norm folded in."""
-        if not isinstance(out, Tensor) or out.is_meta or name in BLANK:
+        if not isinstance(out, Tensor) or out.is_meta:
             return
         given = [tensor for tensor in given if tensor.dim()] or given
         known = [found for found in map(self._weights.get, map(_storage, given)) if found is not None]

@@ -26,7 +26,7 @@ from tests.experiments import EXPERIMENT
 Found = TypeVar("Found")
 
 TIMES = {"started", "wall_seconds", "restarts", "machine", "command", "commit", "dirty"}
-COSTS = {"latency", "throughput", "peak_memory_bytes"}
+COSTS = {"latency", "throughput", "peak_memory_bytes", "worker_hours"}
 EPOCH = {"seconds", "evaluation_seconds"}
 
 

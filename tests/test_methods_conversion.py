@@ -156,7 +156,7 @@ def test_record_of_what_was_not_trained_has_no_epochs_and_can_be_evaluated_again
     assert found.history == []
     assert found.selected_epoch is None
     assert found.cost.throughput is None
-    assert found.cost.synops > 0
+    assert found.cost.operations.Effective_ACs > 0
     assert found.trial["start"]["label"] == "relu"
     assert found.validation_accuracy > 80
     again = trial.reevaluate(found, measured.folder, 256)

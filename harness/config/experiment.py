@@ -224,7 +224,7 @@ class Evaluation(Block):
     """Samples in a call whose time is measured, at T steps and at every power of two below."""
     latency_repeats: int = Field(100, ge=0)
     """Timed calls of each at most; 0 leaves latency out."""
-    latency_seconds: float = Field(0.25, gt=0)
+    latency_seconds: float = Field(0.2, gt=0)
     """Seconds that all timed calls of a trial may take together; but each is made 5 times, or for 5 seconds. Of fewer
     than 100 calls, the 99th percentile is the slowest: for a better one, give more time."""
 
