@@ -61,20 +61,16 @@ class OperationCounter(TorchDispatchMode):
         self.net = net
         self.layers: dict[str, Layer] = {}
         self._weights: dict[int, _Weight] = {}
-        """Storage -> parameters, buffers, and what is computed from them alone."""
+        """Storage -> parameters, buffers, and what is computed from them alone; autocast keeps some for later calls."""
         self._dense: dict[str, float] = {}
         """A convolution's `Dense` for one sample."""
         self._products = 0
 
     def __enter__(self) -> Any:
         self._products = 0
-        named = [*self.net.named_buffers(), *self.net.named_parameters()]
-        self._weights = {_storage(tensor): _Weight(_layer(name), tensor, tensor.numel()) for name, tensor in named}
+        for name, tensor in [*self.net.named_buffers(), *self.net.named_parameters()]:
+            self._weights.setdefault(_storage(tensor), _Weight(_layer(name), tensor, tensor.numel()))
         return super().__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        self._weights = {}
-        return super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
