@@ -46,9 +46,9 @@ def of(
     passed = [layer for layer in layers if layer.passes]
     outputs = sum(2 * _access(layer.outputs / layer.passes) * layer.outputs / layer.passes for layer in passed)
     potentials = sum(2 * _access(layer.neurons) * layer.neurons * layer.steps / samples for layer in neurons)
-    reads = sum(float(layer.macs + layer.acs) / samples * _access(layer.weights) for layer in layers)
-    macs = sum(float(layer.macs) for layer in layers) / samples
-    acs = sum(float(layer.acs) for layer in layers) / samples
+    reads = sum((layer.macs + layer.acs) / samples * _access(layer.weights) for layer in layers)
+    macs = sum(layer.macs for layer in layers) / samples
+    acs = sum(layer.acs for layer in layers) / samples
     dense = [(layer, layer.dense / layer.passes) for layer in passed]
     kept = potentials if spiking else outputs
     return Energy(

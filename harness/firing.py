@@ -108,7 +108,7 @@ class FiringCounter(TorchDispatchMode):
             if name not in self.layers:
                 self.layers[name] = Layer(torch.zeros(some.shape[1:], dtype=torch.float64, device=some.device))
             layer = self.layers[name]
-            layer.spikes += (some != 0).sum(0)
+            layer.spikes += (some != 0).float().sum(0)
             layer.steps += len(some)
 
 
@@ -120,7 +120,9 @@ def _fires(given: Any, out: Tensor) -> bool:
     """Whether the output, but not the input, is spikes (T, B, ...)."""
     if len(given) != 1 or not isinstance(given[0], Tensor) or given[0].shape != out.shape or out.dim() < 3:
         return False
-    return out.is_floating_point() and bool(out.any()) and _are_spikes(out) and not _are_spikes(given[0])
+    if not out.is_floating_point() or not _are_spikes(out[0, 0]):  # most that are none show it soon
+        return False
+    return bool(out.any()) and _are_spikes(out) and not _are_spikes(given[0])
 
 
 def _are_spikes(x: Tensor) -> bool:

@@ -39,10 +39,10 @@ BLANK = (
 
 @dataclass
 class Layer:
-    """Sums over the calls of one layer, over all samples; tensors, since to read them would wait for the device."""
+    """Sums over the calls of one layer, over all samples."""
 
-    macs: Tensor | float = 0.0
-    acs: Tensor | float = 0.0
+    macs: float = 0.0
+    acs: float = 0.0
     dense: float = 0.0
     passes: float = 0.0
     """How often a sample went through the whole layer."""
@@ -61,20 +61,16 @@ class OperationCounter(TorchDispatchMode):
         self.net = net
         self.layers: dict[str, Layer] = {}
         self._weights: dict[int, _Weight] = {}
-        """Storage -> parameters, buffers, and what is computed from them alone."""
+        """Storage -> parameters, buffers, and what is computed from them alone; autocast keeps some for later calls."""
         self._dense: dict[str, float] = {}
         """A convolution's `Dense` for one sample."""
         self._products = 0
 
     def __enter__(self) -> Any:
         self._products = 0
-        named = [*self.net.named_buffers(), *self.net.named_parameters()]
-        self._weights = {_storage(tensor): _Weight(_layer(name), tensor, tensor.numel()) for name, tensor in named}
+        for name, tensor in [*self.net.named_buffers(), *self.net.named_parameters()]:
+            self._weights.setdefault(_storage(tensor), _Weight(_layer(name), tensor, tensor.numel()))
         return super().__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        self._weights = {}
-        return super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -96,38 +92,39 @@ class OperationCounter(TorchDispatchMode):
         """The mean over so many samples."""
         layers = self.layers.values()
         return Operations(
-            Effective_MACs=sum(float(layer.macs) for layer in layers) / samples,
-            Effective_ACs=sum(float(layer.acs) for layer in layers) / samples,
+            Effective_MACs=sum(layer.macs for layer in layers) / samples,
+            Effective_ACs=sum(layer.acs for layer in layers) / samples,
             Dense=sum(layer.dense for layer in layers) / samples,
         )
 
     def _convolution(self, out: Tensor, x: Tensor, weight: Tensor, bias: Any, *options: Any) -> None:
         if self._is_counted(x):
-            nonzero, spikes = _activity(x)
-            effective = _meetings(nonzero.sum(0), weight != 0, *options)
+            # Sums of floats are faster than those of booleans, and as exact for less than 2^24 rows.
+            effective = _meetings((x != 0).float().sum(0), weight != 0, *options)
             key = str((x.shape[1:], weight.shape, options))
             if key not in self._dense:
-                self._dense[key] = float(_meetings(torch.ones_like(x[0]), torch.ones_like(weight), *options))
-            self._count(weight, effective, spikes, len(x) * self._dense[key], rows=len(x), outputs=out.numel())
+                self._dense[key] = _meetings(torch.ones_like(x[0]), torch.ones_like(weight), *options)
+            self._count(x, weight, effective, len(x) * self._dense[key], rows=len(x), outputs=out.numel())
 
     def _product(self, out: Tensor, x: Tensor, weight: Tensor) -> None:
         """x (..., rows, N) times weight (..., N, M)."""
         if self._is_counted(x):
-            nonzero, spikes = _activity(x)
-            effective = (nonzero.sum(-2).double() * (weight != 0).sum(-1)).sum()
+            effective = float(((x != 0).float().sum(-2).double() * (weight != 0).sum(-1)).sum())
             dense = float(x.numel() * weight.shape[-1])
-            self._count(weight, effective, spikes, dense, rows=x.shape[:-1].numel(), outputs=out.numel())
+            self._count(x, weight, effective, dense, rows=x.shape[:-1].numel(), outputs=out.numel())
 
     def _count(
-        self, weight: Tensor, effective: Tensor, spikes: Tensor, dense: float, *, rows: int, outputs: int
+        self, x: Tensor, weight: Tensor, effective: float, dense: float, *, rows: int, outputs: int
     ) -> None:  # fmt: skip
         found = self._weights.get(_storage(weight))
         if found is None:
             self._products += 1
             found = _Weight(f"product {self._products}", weight, weight.numel())
         layer = self.layers.setdefault(found.layer, Layer())
-        layer.acs = layer.acs + effective * spikes
-        layer.macs = layer.macs + effective * ~spikes
+        if _are_spikes(x[:1]) and _are_spikes(x):  # most that are none show it soon
+            layer.acs += effective
+        else:
+            layer.macs += effective
         layer.dense += dense
         layer.passes += rows * weight.numel() / found.whole  # some methods take some of its channels at a time
         layer.outputs += outputs
@@ -163,7 +160,7 @@ class _Weight:
 def _meetings(
     active: Tensor, weights: Tensor, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any,
     groups: int,
-) -> Tensor:  # fmt: skip
+) -> float:  # fmt: skip
     """How often active inputs (C, ...), counted over samples, meet weights that are not zero.
 
     That is the sum of the convolution of both; it is linear, so the weights are summed over output channels first.
@@ -171,16 +168,16 @@ def _meetings(
     apart = weights.double().unflatten(0, (groups, -1))  # G D/G C/G ..., transposed G C/G D/G ...
     summed = apart.sum(2).flatten(0, 1)[:, None] if transposed else apart.sum(1)
     inputs = active.double()[None]
-    return torch.convolution(
-        inputs, summed, None, stride, padding, dilation, transposed, output_padding, groups
-    ).sum()  # fmt: skip
+    met = torch.convolution(inputs, summed, None, stride, padding, dilation, transposed, output_padding, groups)
+    return float(met.sum())
 
 
-def _activity(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Where x is not zero, and whether it is spikes: zeros and otherwise one value up to its sign."""
-    size = x.abs()
-    nonzero = size != 0
-    return nonzero, ((size == size.max()) == nonzero).all() | ~nonzero.any()
+def _are_spikes(x: Tensor) -> bool:
+    """Whether x holds zeros and otherwise one value up to its sign."""
+    low, high = (float(edge) for edge in x.aminmax())
+    size = max(-low, high)
+    one = x == size if low >= 0 else (x == size) | (x == -size)
+    return size == 0 or bool((one == (x != 0)).all())
 
 
 def _layer(parameter: str) -> str:

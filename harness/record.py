@@ -49,7 +49,7 @@ class Latency(BaseModel):
     repeats: int
     device: str
     state: dict[str, float | str] = {}
-    """What else the machine was doing: load, clock rate, temperature, as far as it says; see `harness.cost`."""
+    """What else the machine was doing: load, clock rate, temperature, as far as it says (`harness/latency.py`)."""
 
     @property
     def throughput(self) -> float:

@@ -64,6 +64,14 @@ def test_an_option_without_effect_is_refused(tmp_path):
     assert "'momentum' has no effect" in complaint(tmp_path, {**GOOD, "train": {"optimizer": "adam", "momentum": 0.5}})
     assert "'trials' has no effect" in complaint(tmp_path, {**GOOD, "sweep": {"trials": 3}})
     assert "'asha' has no effect" in complaint(tmp_path, {**GOOD, "sweep": {"asha": {}}})
+    without = {"latency_repeats": 0, "latency_batch_sizes": [2]}
+    assert "'latency_batch_sizes' has no effect" in complaint(tmp_path, {**GOOD, "evaluation": without})
+
+
+def test_key_that_was_renamed_is_refused_with_its_new_name(tmp_path):
+    told = complaint(tmp_path, {**GOOD, "evaluation": {"latency_batch_size": 8}})
+    assert "write 'latency_batch_sizes: [8]'" in told
+    assert "'confidences' names one twice" in complaint(tmp_path, {**GOOD, "evaluation": {"confidences": [0.5, 0.5]}})
 
 
 def test_missing_key_is_named(tmp_path):

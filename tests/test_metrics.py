@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.metrics import Tally
+from tests import crew
 
 CONFIDENCES = (0.3, 0.5)
 
@@ -65,3 +66,14 @@ def test_top5_counts_a_class_that_is_among_the_five_likeliest():
 
 def test_training_counts_no_more_than_it_needs():
     assert Tally.of(torch.randn(2, 3, 8), torch.arange(3)).anytime is None
+
+
+def _share(rank: int, world: int) -> dict[str, list[float]]:
+    generator = torch.Generator().manual_seed(0)
+    scores, y = torch.randn(3, 21, 7, generator=generator), torch.randint(7, (21,), generator=generator)
+    tally = Tally.of(scores[:, rank::world], y[rank::world], CONFIDENCES).over_workers()
+    return {name: sums.tolist() for name, sums in vars(tally.anytime).items()} | {"correct": tally.correct.tolist()}
+
+
+def test_several_workers_count_together_what_one_counts():
+    assert crew.run(_share, 2) == 2 * [_share(0, 1)]

@@ -112,6 +112,29 @@ def test_convolution_is_counted_as_such_however_it_is_computed(monkeypatch):
     assert all(name.startswith(("body.", "readout.")) for name in counter.layers)
 
 
+def test_layer_has_one_name_through_all_batches_in_half_precision_too():
+    net, x = nn.Sequential(nn.Linear(4, 3)), torch.ones(2, 4)
+    counter = OperationCounter(net)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(2):
+            with counter:
+                net(x)
+    assert {name: layer.passes for name, layer in counter.layers.items()} == {"0": 4}
+
+
+def test_compiled_neurons_are_counted_as_the_plain_loop():
+    method, task = plugins.load("methods", "bptt"), tiny.task()
+    config = method.Config()
+    net = method.build(config, task).eval()
+    counter = OperationCounter(net)
+    for module in net.modules():
+        if hasattr(module, "compile_loop"):
+            module.compile_loop = True
+    with torch.no_grad(), counter:
+        method.predict(net, tiny.still(), config)
+    assert len(counter.layers) == 2
+
+
 class Spiking(nn.Module):
     """Convolutions and a linear layer between snnTorch's neurons, with a few weights that are zero."""
 
