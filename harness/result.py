@@ -1,7 +1,8 @@
 """What a trial's record says of it: who ran what and how long, what it showed, what it costs."""
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from harness.record import EarlyExit, Outcome, Record
 if TYPE_CHECKING:
     from harness.trial import Run
 
+
+log = logging.getLogger(__name__)
 
 CONVERGENCE_SAMPLES = 64
 """Figures of a layer are over all its neurons, so that few samples suffice."""
@@ -66,13 +69,24 @@ def spent(training: Training, evaluation: Evaluation) -> record.Cost:
         )  # fmt: skip
 
 
-@torch.no_grad()
 def convergence(training: Training) -> dict[str, dict[str, list[float]]]:
-    """What the method's theory says vanishes with T, on a few test samples, to six digits; empty without a theory."""
-    setup = training.setup
-    measure = getattr(setup.method, "convergence", None)
+    """What the method's theory says vanishes with T, on a few test samples, to six digits; empty without a theory.
+
+    Empty also where measuring it fails, which is logged: a method's mistake here costs no trained network.
+    """
+    measure = getattr(training.setup.method, "convergence", None)
     if measure is None:
         return {}
+    try:
+        return _converged(training, measure)
+    except Exception:
+        log.warning("convergence could not be measured", exc_info=True)
+        return {}
+
+
+@torch.no_grad()
+def _converged(training: Training, measure: Callable[..., Any]) -> dict[str, dict[str, list[float]]]:
+    setup = training.setup
     x = in_time(next(iter(setup.feed.batches("test", CONVERGENCE_SAMPLES)))[0], setup.task)
     training.net.eval()
     with precision(setup.recipe, setup.device):

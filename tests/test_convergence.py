@@ -176,3 +176,13 @@ def test_a_record_holds_plain_numbers_of_six_digits():
 
 def test_a_method_without_a_theory_has_no_figures():
     assert result.convergence(toy.training()) == {}
+
+
+def test_a_measure_that_fails_costs_no_trained_network(caplog):
+    class Failing(Measured):
+        @staticmethod
+        def convergence(net, x, config):
+            raise ArithmeticError("no limit")
+
+    assert result.convergence(toy.training(Failing)) == {}
+    assert "no limit" in caplog.text
