@@ -63,7 +63,9 @@ class Table:
 
 def clean(text: str) -> str:
     """One line without control characters, terminal escapes and invisible letters that change what is read."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())
 
 
 def markdown(table: Table) -> str:

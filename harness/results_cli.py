@@ -1,48 +1,16 @@
 """Commands over records: tables, and MLflow's copy of them."""
 
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from harness import storage
-from harness.command import refused, show
-from harness.experiment_file import ConfigError
-from harness.record import Record
+from harness import storage, tables_cli
+from harness.command import refused
+from harness.tables_cli import Paths
 
 app = typer.Typer()
-
-Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    terminal = "terminal"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
-    json = "json"
-
-
-@app.command(epilog="Example: harness table results/digits --format latex > table.tex")
-def table(
-    paths: Paths,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.terminal,
-    anytime: Annotated[
-        bool, typer.Option("--anytime", help="Also accuracy after every step of one simulation.")
-    ] = False,
-) -> None:
-    """Accuracy against latency from records, beside published figures."""
-    from harness import publish
-
-    records = _records(paths)
-    if format is Format.terminal:
-        show(publish.table(records, anytime=anytime))
-    else:
-        print(publish.rendered(records, format.value, anytime=anytime), end="")
+app.add_typer(tables_cli.app)
 
 
 @app.command(epilog="Example: harness track results/digits --uri http://127.0.0.1:5000")
@@ -62,14 +30,3 @@ def track(
     except TrackingError as error:
         print(f"harness: MLflow: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-
-
-def _records(paths: list[str]) -> list[Record]:
-    """Every record under the paths; one line and exit code 2 where there is none."""
-    from harness import record
-
-    with refused():
-        found = list(record.read_all(map(storage.given, paths)))
-    if not found:
-        raise ConfigError(f"no records under {', '.join(paths)}")
-    return found
