@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness import storage
-from harness.command import refused, say, short, show
+from harness.command import Json, refused, say, short, show
 from harness.experiment_file import ConfigError
 
 app = typer.Typer()
@@ -112,6 +112,16 @@ def _format(asked: Format | None, output: Path | None) -> Format:
     return SUFFIXES[output.suffix]
 
 
+def _steps(text: str | None) -> list[int]:
+    try:
+        steps = [int(name) for name in _names(text)]
+    except ValueError:
+        raise ConfigError(f"--time-steps {text}: expected whole numbers separated by commas") from None
+    if steps and min(steps) < 1:
+        raise ConfigError(f"--time-steps {text}: time steps count from 1")
+    return steps
+
+
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
@@ -143,3 +153,57 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+class Written(StrEnum):
+    """How a comparison is written."""
+
+    terminal = "terminal"
+    md = "md"
+    latex = "latex"
+    html = "html"
+
+
+@app.command(epilog="Example: harness compare dsr bptt results/digits --time-steps 2,4")
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A method: LABEL[@NETWORK][:KEY=VALUE,…].")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, in the same form.")],
+    paths: Paths,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Records of B, where they are not among A's.")
+    ] = None,
+    time_steps: Annotated[str | None, typer.Option(help="Only these T, separated by commas.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Intervals by resampling instead of by t.")] = False,
+    format: Annotated[Written | None, typer.Option("--format", "-f", help="How to write it.")] = None,
+    json_: Json = False,
+) -> None:  # fmt: skip
+    """Which of two methods is better, and how sure that is: the chosen settings of each, paired over seeds.
+
+    Pairs have dataset, network and T in common, but for what both A and B name: dsr:T=2 dsr:T=8 is a pair.
+    """
+    from harness import compare, comparison, markup
+
+    if json_ and format:
+        raise ConfigError("--json and --format: one of them")
+    with refused(), _uncollected():
+        steps = _steps(time_steps)
+        asked = compare.selector(a), compare.selector(b)
+        others = _extracts(against) if against else None
+        found = compare.of(
+            *asked, _extracts(paths), others, time_steps=steps, confidence=confidence, bootstrap=bootstrap
+        )
+    if json_:
+        print(comparison.json(found), end="")
+        return
+    tables = comparison.tables(found)
+    match format:
+        case None | Written.terminal:
+            for table in tables:
+                show(markup.terminal(table))
+        case Written.md:
+            print("\n".join(map(markup.markdown, tables)), end="")
+        case Written.latex:
+            print("\n".join(map(markup.latex, tables)), end="")
+        case Written.html:
+            print(markup.STYLE + "".join(map(markup.html, tables)), end="")
