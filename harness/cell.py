@@ -144,16 +144,16 @@ class Cell:
         """Milliseconds a sample, one for each batch size and t: the median over seeds of median, p95 and p99."""
         return means.latencies([entry for cost in self._costs() for entry in cost.latency])
 
-    @property
+    @cached_property
     def latency(self) -> Latency | None:
         """The one at T steps in the smallest batch measured."""
         return min(self._latencies_at_the_end(), key=lambda entry: entry.batch_size, default=None)
 
-    @property
+    @cached_property
     def batched(self) -> Latency | None:
         """The one at T steps in the largest batch measured, where that is another one."""
         found = max(self._latencies_at_the_end(), key=lambda entry: entry.batch_size, default=None)
-        return found if found != self.latency else None
+        return found if found is not self.latency else None
 
     @cached_property
     def processors(self) -> tuple[str, ...]:

@@ -40,6 +40,10 @@ def mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
+def _fmean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
 def by_key(seeds: Sequence[Mapping[Key, float]], average: Callable[[Iterable[float | None]], Value | None]) -> Any:
     """The average over seeds of each key that any of them has, in the order of keys as they come."""
     keys = dict.fromkeys(key for values in seeds for key in values)
@@ -52,8 +56,8 @@ def early_exit(seeds: Sequence[Sequence[EarlyExit]]) -> tuple[EarlyExit, ...]:
     return tuple(
         EarlyExit(
             confidence=confidence,
-            mean_time_steps=statistics.fmean(entry.mean_time_steps for entry in groups[confidence]),
-            accuracy=statistics.fmean(entry.accuracy for entry in groups[confidence]),
+            mean_time_steps=_fmean([entry.mean_time_steps for entry in groups[confidence]]),
+            accuracy=_fmean([entry.accuracy for entry in groups[confidence]]),
         )
         for confidence in sorted(groups)
     )
@@ -69,15 +73,18 @@ def latencies(measured: Sequence[Latency]) -> tuple[Latency, ...]:
 
 
 def _median(alike: Sequence[Latency]) -> Latency:
+    if len(alike) == 1:
+        return alike[0].model_copy(update={"state": {}})
     p99 = [entry.p99_ms for entry in alike if entry.p99_ms is not None]
-    return Latency(
+    return Latency.model_construct(
         batch_size=alike[0].batch_size,
         time_steps=alike[0].time_steps,
-        median_ms=statistics.median(entry.median_ms for entry in alike),
-        p95_ms=statistics.median(entry.p95_ms for entry in alike),
+        median_ms=statistics.median([entry.median_ms for entry in alike]),
+        p95_ms=statistics.median([entry.p95_ms for entry in alike]),
         p99_ms=statistics.median(p99) if p99 else None,
         repeats=sum(entry.repeats for entry in alike),
         device=alike[0].device,
+        state={},
     )
 
 
@@ -86,7 +93,7 @@ def operations(counts: Sequence[Operations]) -> Operations | None:
     if not counts:
         return None
     names = Operations.model_fields
-    return Operations(**{name: statistics.fmean(getattr(count, name) for count in counts) for name in names})
+    return Operations(**{name: _fmean([getattr(count, name) for count in counts]) for name in names})
 
 
 def energy(estimates: Sequence[Energy]) -> Energy | None:
@@ -104,7 +111,7 @@ def convergence(seeds: Sequence[Mapping[str, Mapping[str, Sequence[float]]]]) ->
         return {}
     return {
         measure: {
-            layer: [statistics.fmean(step) for step in zip(*(seed[measure][layer] for seed in seeds), strict=True)]
+            layer: [_fmean(step) for step in zip(*(seed[measure][layer] for seed in seeds), strict=True)]
             for layer in layers
         }
         for measure, layers in seeds[0].items()
