@@ -23,6 +23,7 @@ from harness import (
     results_cli,
     sealed,
     storage,
+    tables_cli,
     tracking_cli,
 )
 from harness.command import File, Json, Quiet, Set, refused, say, short, show
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data_cli.app, name="data")
 app.add_typer(job_cli.app)
+app.add_typer(tables_cli.app)
 app.add_typer(results_cli.app)
 app.add_typer(tracking_cli.app)
 app.add_typer(exchange_cli.app)

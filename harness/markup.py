@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import rich.box
 import rich.table
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -22,6 +23,9 @@ STYLE = """<style>
 .results tfoot td { font-size: 85%; }
 </style>
 """
+
+LONG = 200
+"""Rows from which on a table for the terminal is not folded into its width."""
 
 _MARKDOWN = str.maketrans({letter: f"\\{letter}" for letter in r"\`*[]|~$#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 _LATEX = str.maketrans(
@@ -63,7 +67,9 @@ class Table:
 
 def clean(text: str) -> str:
     """One line without control characters, terminal escapes and invisible letters that change what is read."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())
 
 
 def markdown(table: Table) -> str:
@@ -125,7 +131,9 @@ def html(table: Table) -> str:
 
 
 def terminal(table: Table) -> RenderableType:
-    """The table for rich."""
+    """The table for rich; a long one in lines that do not fold, which rich would take seconds to lay out."""
+    if len(table.rows) + len(table.published) > LONG:
+        return Text(_lines(table), no_wrap=True, overflow="ignore")
     shown = rich.table.Table(
         title=Text(clean(table.title), "bold"), caption=Text(clean(table.caption)), title_justify="left",
         caption_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False,
@@ -145,6 +153,27 @@ def terminal(table: Table) -> RenderableType:
     for row in table.published:
         shown.add_row(*(Text(clean(entry.text)) for entry in row), style="dim")
     return Group(shown, *(Text(f"  {clean(note)}", "dim") for note in table.notes))
+
+
+def _lines(table: Table) -> str:
+    """The table in columns of one width each, for any width of a terminal."""
+    heads = [clean(column.title) for column in table.columns]
+    parts = [[[clean(entry.text) for entry in row] for row in part] for part in (table.rows, table.published)]
+    widths = [max(map(cell_len, texts)) for texts in zip(heads, *parts[0], *parts[1], strict=True)]
+
+    def line(texts: Sequence[str]) -> str:
+        spaces = (" " * (width - cell_len(text)) for text, width in zip(texts, widths, strict=True))
+        padded = (
+            space + text if column.is_number else text + space
+            for text, space, column in zip(texts, spaces, table.columns, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    body = [[line(row) for row in part] for part in parts]
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    quoted = [rule, *body[1]] if body[1] else []
+    notes = [f"  {clean(note)}" for note in table.notes]
+    return "\n".join([clean(table.title), "", line(heads), rule, *body[0], *quoted, "", clean(table.caption), *notes])
 
 
 def _markdown(text: str) -> str:

@@ -5,8 +5,7 @@ from typing import Any
 
 import yaml
 
-import harness
-from harness import plots, storage, tables
+from harness import plots, published, storage, tables
 from harness.config import Experiment
 from harness.record import Record
 
@@ -41,23 +40,17 @@ def views(folder: Path, records: list[Record]) -> list[Path]:
 
 def draw(records: list[Record], folder: Path) -> list[Path]:
     """Draw everything that the records hold into a folder and return the paths."""
-    return plots.write(records, folder, PLOTS, published=published())
+    return plots.write(records, folder, PLOTS, published=published.shipped())
 
 
 def table(records: list[Record], *, anytime: bool = False) -> Any:
     """The table as a rich renderable; `anytime` adds accuracy after every step of the longest simulations."""
-    return tables.terminal(records, published=published(), anytime=anytime)
+    return tables.terminal(records, published=published.shipped(), anytime=anytime)
 
 
 def rendered(records: list[Record], format: str, *, anytime: bool = False) -> str:
     """The table as text in one of the formats of `harness.tables`."""
-    return tables.render(records, format, published=published(), anytime=anytime)  # type: ignore[arg-type]
-
-
-def published() -> list[Any]:
-    """Figures from papers, where this installation has them."""
-    folders = [Path(folder) / "results" / "published" for folder in harness.__path__]
-    return [row for folder in folders if folder.is_dir() for row in tables.published(folder)]
+    return tables.render(records, format, published=published.shipped(), anytime=anytime)  # type: ignore[arg-type]
 
 
 def track(records: list[Record], paths: list[Path], uri: str | None) -> str:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from yaml import YAMLError
 
+import harness
 from harness.experiment_file import parse
 
 
@@ -27,6 +29,8 @@ class Published(BaseModel):
     std: float | None = Field(None, ge=0)
     selection: Literal["last", "best_validation", "best_test", "unknown"]
     """Which epoch was reported; 'unknown' where neither paper nor code says."""
+    augmentation: str | None = None
+    """Of training data, in the words of `harness.quoted.augmentation`: 'crop, flip', or 'none'; None: not known."""
     evidence: Annotated[str, Field(pattern=r"^(first-hand|second-hand: .+|unverified: .+)$")]
     """'first-hand': read at the authors'; 'second-hand: …': as quoted there; 'unverified: …': nowhere read."""
     source: str
@@ -53,10 +57,21 @@ def read(path: Path, *, unverified: bool = False) -> list[Published]:
     return [row for file in files for row in _rows(file) if unverified or row.is_verified]
 
 
+def shipped(*, unverified: bool = False) -> list[Published]:
+    """The rows that come with this installation, if it has any."""
+    folders = [Path(folder) / "results" / "published" for folder in harness.__path__]
+    return [row for folder in folders for row in read(folder, unverified=unverified)]
+
+
 def of_dataset(rows: Iterable[Published], title: str) -> list[Published]:
-    """The rows of one dataset, sorted by network, method, neuron and T."""
-    found = {row for row in rows if is_same_name(row.dataset, title)}
-    return sorted(found, key=lambda row: (row.network, row.method, row.neuron or "", row.time_steps or 0, row.source))
+    """The rows of one dataset, or of the one that it is a variant of, sorted by network, method, neuron and T."""
+    found = {row for row in rows if is_same_data(row.dataset, title)}
+    return sorted(found, key=lambda row: (row.network, row.method, row.neuron or "", row.time_steps or 0, repr(row)))
+
+
+def is_same_data(printed: str, ours: str) -> bool:
+    """Whether a paper's dataset is ours, or what ours is a variant of: 'CIFAR-10' and 'CIFAR-10 (JPEG)'."""
+    return is_same_name(printed, ours) or is_same_name(printed, ours.split(" (")[0])
 
 
 def is_same_name(printed: str, ours: str) -> bool:
@@ -66,7 +81,7 @@ def is_same_name(printed: str, ours: str) -> bool:
 
 def is_same_method(row: Published, method: str) -> bool:
     """Whether a published row is of this method or a variant of it: 'OTTT_A' is of 'ottt'."""
-    return re.split(r"[\W_]", row.method)[0].casefold() == re.split(r"[\W_]", method)[0].casefold()
+    return _first_word(row.method) == _first_word(method)
 
 
 def _rows(file: Path) -> list[Published]:
@@ -81,5 +96,11 @@ def _rows(file: Path) -> list[Published]:
         raise ValueError(f"{file}: expected a mapping with the key 'rows'") from error
 
 
+@cache
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+@cache
+def _first_word(name: str) -> str:
+    return re.split(r"[\W_]", name)[0].casefold()

@@ -178,6 +178,11 @@ class Record(BaseModel):
     weights: str | None = None
     """File name of the selected weights, relative to the experiment's `checkpoints/<id>/`."""
 
+    @property
+    def train_seconds(self) -> float | None:
+        """Training alone, summed over epochs; None without any."""
+        return sum(epoch.seconds for epoch in self.history) or None
+
 
 def path(folder: Path, trial_id: str) -> Path:
     """Where a trial's record stands inside its experiment's folder."""

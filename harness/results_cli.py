@@ -1,4 +1,4 @@
-"""Commands over records: tables, figures, the report page."""
+"""Commands over records: figures and the report page; tables are in a file of their own."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -6,40 +6,11 @@ from typing import Annotated
 import typer
 
 from harness import storage
-from harness.command import Paths, refused, show
+from harness.command import Paths, refused
 from harness.experiment_file import ConfigError
 from harness.record import Record
 
 app = typer.Typer()
-
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    terminal = "terminal"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    html = "html"
-    json = "json"
-
-
-@app.command(epilog="Example: harness table results/digits --format latex > table.tex")
-def table(
-    paths: Paths,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.terminal,
-    anytime: Annotated[
-        bool, typer.Option("--anytime", help="Also accuracy after every step of one simulation.")
-    ] = False,
-) -> None:
-    """Accuracy against latency from records, beside published figures."""
-    from harness import publish
-
-    records = _records(paths)
-    if format is Format.terminal:
-        show(publish.table(records, anytime=anytime))
-    else:
-        print(publish.rendered(records, format.value, anytime=anytime), end="")
 
 
 class Figure(StrEnum):
@@ -69,7 +40,7 @@ def plot(
     format: Annotated[Drawing, typer.Option("--format", "-f", help="How to write it.")] = Drawing.svg,
 ) -> None:
     """Figures from records, as far as anything was measured for them."""
-    from harness import plots, publish
+    from harness import plots, published
 
     with refused():
         folder = storage.given(output)
@@ -79,7 +50,7 @@ def plot(
     records = _records(paths)
     with refused():
         wanted = {name: [format.value] for name in kinds}
-        files = plots.write(records, folder, wanted, published=publish.published())
+        files = plots.write(records, folder, wanted, published=published.shipped())
     for file in files:
         print(file)
     if not files:

@@ -1,9 +1,19 @@
 """Cells -> the chosen ones. Choices look at validation accuracy only. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from harness.cell import Cell, canonical, curve, grouped, order
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The trials that a chosen cell was chosen among: all settings and seeds, those that failed, too."""
+
+    trials: int
+    hours: float | None
+    """Of wall-clock time, as far as the records tell; None where none does."""
 
 
 def best(cells: Iterable[Cell]) -> list[Cell]:
@@ -12,22 +22,27 @@ def best(cells: Iterable[Cell]) -> list[Cell]:
     A cell in which a seed diverged is chosen only when it did in all of them. Where there is a choice and nothing was
     validated, nothing is chosen: the test accuracy never decides.
     """
-    groups = grouped(
-        (cell for cell in cells if cell.accuracy), lambda cell: (cell.dataset, cell.selection, *curve(cell))
-    )
+    groups = grouped((cell for cell in cells if cell.accuracy), _rivals)
     return sorted(chain.from_iterable(_best_of(group) for group in groups.values()), key=order)
+
+
+def spent(cells: Iterable[Cell], best: Iterable[Cell]) -> Mapping[str, Spent]:
+    """Key of each of the best -> the trials that it cost to find it, among these cells."""
+    groups = grouped(cells, _rivals)
+    return {cell.key: _spent(groups[_rivals(cell)]) for cell in best}
 
 
 def pareto(cells: Iterable[Cell], cost: Callable[[Cell], float | None]) -> set[str]:
     """Keys of the cells that no other cell beats: none is as accurate at a lower cost, or better at the same."""
     points = [
-        (cost_, cell.accuracy.mean, cell.key) for cell in cells if cell.accuracy and (cost_ := cost(cell)) is not None
+        (cost_, -cell.accuracy.mean, cell.key) for cell in cells if cell.accuracy and (cost_ := cost(cell)) is not None
     ]
-    return {
-        key
-        for cost_, accuracy, key in points
-        if not any(c <= cost_ and a >= accuracy and (c, a) != (cost_, accuracy) for c, a, _ in points)
-    }
+    front, least = set(), (0.0, float("inf"))
+    for cost_, negative, key in sorted(points):
+        if negative < least[1] or (cost_, negative) == least:
+            front.add(key)
+            least = cost_, negative
+    return front
 
 
 def references(cells: Sequence[Cell]) -> set[str]:
@@ -55,6 +70,16 @@ def largest_time_steps(cells: Iterable[Cell]) -> list[Cell]:
     return sorted((cell for cell in chosen if len(cell.anytime) > 1), key=order)
 
 
+def _rivals(cell: Cell) -> tuple:
+    """What cells have in common that one is chosen among."""
+    return cell.dataset, cell.selection, *curve(cell)
+
+
+def _spent(cells: Sequence[Cell]) -> Spent:
+    seconds = [r.wall_seconds for cell in cells for r in cell.records if r.wall_seconds is not None]
+    return Spent(sum(len(cell.records) for cell in cells), sum(seconds) / 3600 if seconds else None)
+
+
 def _best_of(group: Sequence[Cell]) -> list[Cell]:
     if len(group) == 1:
         return list(group)
@@ -67,5 +92,10 @@ def _differing(cells: Sequence[Cell], group: Callable[[Cell], object], prefixes:
     found: set[str] = set()
     for members in grouped(cells, group).values():
         keys = {key for cell in members for key in cell.configuration if key.startswith(prefixes)}
-        found |= {key for key in keys if len({canonical(cell.configuration.get(key)) for cell in members}) > 1}
+        found |= {key for key in keys if len({_exact(cell.configuration.get(key)) for cell in members}) > 1}
     return found
+
+
+def _exact(value: object) -> object:
+    """Something that equals that of another value only where they are written alike, unlike 1, 1.0 and True."""
+    return (type(value), value) if isinstance(value, str | int | float | None) else canonical(value)

@@ -44,11 +44,11 @@ def test_installed_wheel_finds_its_plug_ins(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
         f"import sys; sys.path = [p for p in sys.path if p != {str(ROOT)!r}]; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import harness; from harness import plugins, publish\n"
+        "import harness; from harness import plugins, published\n"
         "import pathlib; here = pathlib.Path(harness.__file__); assert here.parts[-2] == 'harness'\n"
         f"assert here.is_relative_to({str(tmp_path)!r})\n"
         "assert 'dsr' in plugins.names('methods') and plugins.load('datasets', 'digits').INFO.classes == 10\n"
-        "assert publish.published()\n"
+        "assert published.shipped()\n"
         "from harness.report import build; assert len(dict(build.static())['app.js']) > 10_000"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

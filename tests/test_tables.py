@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
-from harness import tables
+from harness import columns, record, tables, tables_cli
+from harness.cli import app
+from harness.experiment_file import ConfigError
 from harness.published import Published
+from harness.record import Cost, Energy, Latency, Operations
+from harness.sheet import sheets
 from tests import records
 
 FORMATS = ("md", "csv", "latex", "html", "json")
@@ -275,3 +280,187 @@ def test_methods_that_start_from_others_say_so_in_a_note():
     text = tables.render([ann, records.made(start=ann), records.made("bptt")], "md")
     assert "dsr starts from the weights of ann T=1 (" in text
     assert "bptt starts" not in text
+
+
+def command(folder, *options: str):
+    return CliRunner().invoke(app, ["table", str(folder), *options])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    for made in records.sweep():
+        record.write(made, folder)
+    return folder
+
+
+def full_cost() -> Cost:
+    return Cost(
+        parameters=1_200, neurons=300, peak_memory_bytes=2 * 10**8, throughput=5e3, worker_hours=1.5,
+        accelerator_hours=0.5, dead={"a": 0.1, "b": 0.3}, saturated={"a": 0.0, "b": 0.02},
+        latency=[
+            Latency(
+                batch_size=batch, time_steps=4, median_ms=2.0 / batch, p95_ms=3.0 / batch, p99_ms=4.0 / batch,
+                repeats=5, device="cpu",
+            )
+            for batch in (1, 64)
+        ],
+        operations=Operations(Effective_MACs=1e3, Effective_ACs=2e4, Dense=4e5),
+        energy=Energy(
+            nanojoules=30.0, memory_nanojoules=70.0, ann_nanojoules=40.0, ann_memory_nanojoules=160.0,
+            mac_picojoules=4.6, ac_picojoules=0.9, source="45 nm", memory_source="a memory",
+        ),
+    )  # fmt: skip
+
+
+def test_every_column_shows_what_was_measured():
+    made = records.made(
+        cost=full_cost(), accuracy_top5={4: 99.0}, convergence={"representation_error": {"a": [0.5, 0.2]}},
+        early_exit=[
+            {"confidence": 0.5, "mean_time_steps": 1.5, "accuracy": 80.0},
+            {"confidence": 0.9, "mean_time_steps": 2.5, "accuracy": 89.0},
+        ],
+    )  # fmt: skip
+    text = tables.written(sheets([made]), "md", measures=columns.NAMES)
+    head, _, row = lines(text)
+    shown = dict(zip(head, row, strict=True))
+    assert shown["Top-5 %"] == "99.00 (n=1)"
+    assert (shown["p95 ms"], shown["p99 ms"], shown["Batched ms/sample (batch)"]) == ("3.00", "4.00", "0.0312 (64)")
+    assert (shown["Samples/s"], shown["Peak memory MB"], shown["Dead %"]) == ("32.0 k", "200", "20.0")
+    assert (shown["Effective_MACs"], shown["Effective_ACs"], shown["Dense"]) == ("1.00 k", "20.0 k", "400 k")
+    assert (shown["Energy with memory nJ"], shown["Energy / ANN's"]) == ("100", "0.500")
+    assert (shown["Worker h"], shown["Accelerator h"], shown["Neurons"]) == ("1.50", "0.500", "300")
+    assert shown["Early exit: mean T (accuracy)"] == "2.50 (89.00 %)"
+    assert shown["Error at T"] == "0.200 representation error"
+    assert "probability of 0.9" in text
+    assert "memory: a memory" in text
+
+
+def test_columns_are_named_in_the_help_and_can_all_be_asked_for():
+    assert tables_cli.COLUMNS == columns.NAMES
+    assert tables.written(sheets(records.sweep()), "csv", measures=columns.NAMES)
+
+
+def test_asked_columns_stand_in_the_order_asked_for():
+    (head, *_) = lines(tables.written(sheets([records.made()]), "md", measures=["train_seconds", "accuracy"]))
+    assert head == ["Method", "Network", "T", "Train s", "Accuracy %"]
+
+
+def test_trials_that_a_choice_cost_stand_beside_the_chosen_row():
+    found = [
+        records.made(seed=seed, settings={"v_threshold": v}, validation=90 + v, wall_seconds=1800)
+        for seed in range(2)
+        for v in (1.0, 2.0)
+    ]
+    found.append(records.broken(seed=3, settings={"v_threshold": 1.0}, wall_seconds=3600))
+    head, _, first, second = lines(tables.render(found, "md"))
+    place = head.index("Trials")
+    assert (first[place], second[place]) == ("–", "5 (3.00 h)")
+
+
+def test_a_table_of_its_own_for_each_network_and_t():
+    found = [records.made(network={"name": n}, time_steps=t) for n in ("mlp", "vgg11") for t in (2, 10)]
+    text = tables.written(sheets(found, by=["dataset", "network", "time_steps"]), "md")
+    titles = re.findall(r"^### (.*)", text, re.MULTILINE)
+    assert titles == [f"Digits, {n}, time_steps = {t}" for n in ("mlp", "vgg11") for t in (2, 10)]
+    assert "| Network |" not in text
+
+
+def test_a_table_over_datasets_names_them_and_chooses_in_each():
+    other = {"dataset": {"name": "mnist"}, "data": {"title": "MNIST"}}
+    found = [records.made(time_steps=t, accuracy=80 + t, **more) for t in (2, 4) for more in ({}, other)]
+    (sheet,) = sheets(found, by=["network"])
+    assert (sheet.title, sheet.dataset) == ("mlp", "Digits and MNIST")
+    assert len(sheet.fewest_steps) == 4
+    assert {row[0] for row in lines(tables.written([sheet], "md"))[2:]} == {"Digits", "MNIST"}
+
+
+def test_only_what_is_asked_for_is_in_the_table():
+    (sheet,) = sheets(records.sweep(), where=["method=dsr", "time_steps=2,4", "v_threshold=0.5"])
+    assert [(cell.label, cell.time_steps) for cell in sheet.cells] == [("dsr", 2), ("dsr", 4)]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("method", "expected key=value"),
+        ("colour=red", "no key 'colour'"),
+        ("netwrok=mlp", "did you mean 'network'"),
+        ("network=vgg", r"nothing has network=vgg \(there are: mlp\)"),
+    ],
+)
+def test_a_filter_that_is_none_is_refused(where, said):
+    with pytest.raises(ValueError, match=said):
+        sheets(records.sweep(), where=[where])
+
+
+def test_published_figures_of_the_dataset_stand_beside_a_variant_as_other_data():
+    jpeg = records.made(data={"title": "CIFAR-10 (JPEG)"})
+    text = tables.render([jpeg], "md", published=[figure(dataset="CIFAR-10")])
+    assert r"DSR (IF), published \[1\]" in text
+    assert "other data: CIFAR-10 there, CIFAR-10 (JPEG) here" in text
+    assert "published" not in tables.render([jpeg], "md", published=[figure(dataset="CIFAR10-DVS")])
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (None, "augmentation not known"),
+        ("none", "augmentation: none there, crop, flip here"),
+        ("crop, flip", None),
+    ],
+)
+def test_another_augmentation_is_told(there, said):
+    made = records.made(dataset={"augment": {"crop_padding": 4, "flip": True, "cutout": 0}})
+    text = tables.render([made], "md", published=[figure(augmentation=there)])
+    assert said in text if said else "augmentation" not in text
+
+
+def test_unverified_figures_are_marked():
+    text = tables.render([records.made()], "md", published=[figure(evidence="unverified: from memory")])
+    assert r"DSR (IF), published, unverified \[1\]" in text
+
+
+def test_published_figures_stand_with_their_network_and_the_others_are_counted():
+    rows = [figure(network="MLP"), figure(network="VGG-11"), figure(network="ResNet-19")]
+    found = [records.made(network={"name": n}) for n in ("mlp", "vgg11")]
+    shown = sheets(found, rows, by=["dataset", "network"])
+    assert [[row.network for row in sheet.published] for sheet in shown] == [["MLP"], ["VGG-11"]]
+    assert "1 published figures of this dataset fit no table here" in tables.written(shown, "md")
+
+
+def test_the_order_of_published_figures_does_not_depend_on_theirs():
+    rows = [figure(accuracy=value, time_steps=10) for value in (90.0, 91.0, 92.0)]
+    assert len({tables.render([records.made()], "md", published=some) for some in (rows, rows[::-1])}) == 1
+
+
+def test_a_latex_table_is_balanced_and_has_as_many_entries_as_columns():
+    text = tables.render(records.sweep(), "latex", published=[figure()])
+    (form,) = re.findall(r"begin{tabular}{([lr]+)}", text)
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in rows} == {len(form) - 1}
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
+    assert text.isascii()
+
+
+@pytest.mark.parametrize(("name", "start"), [("t.md", "###"), ("t.csv", "source,"), ("t.tex", r"\begin{table}")])
+def test_a_file_is_written_as_it_ends(folder, tmp_path, name, start):
+    result = command(folder, "-o", str(tmp_path / name), "--no-published")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / name).read_text().startswith(start)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--columns", "acuracy"], "no column 'acuracy'"),
+        (["--group-by", "colour"], "no key 'colour'"),
+        (["--no-published", "--unverified"], "no effect"),
+        (["-o", "table.xlsx"], "which --format?"),
+    ],
+)
+def test_what_cannot_be_is_refused(folder, options, said):
+    result = command(folder, *options)
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)

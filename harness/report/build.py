@@ -10,7 +10,6 @@ import jinja2
 import harness
 from harness import cells
 from harness import published as papers
-from harness.published import Published
 from harness.report import content, gather, overview, script
 from harness.report.gather import Found
 from harness.report.place import Place
@@ -31,7 +30,7 @@ def write(paths: Iterable[Path], folder: Path, *, title: str = "Accuracy against
     found = _unique(list(gather.found(given)))
     if not found:
         raise ValueError(f"no records under {', '.join(map(str, given))}")
-    made = sheets([entry.record for entry in found.values()], _published())
+    made = sheets([entry.record for entry in found.values()], papers.shipped())
     files = dict(static())
     chunks = {f"data/records/{script.chunk(name)}.js" for name in found}
     chunks |= {f"data/cells/{script.chunk(content.key(cell))}.js" for sheet in made for cell in sheet.cells}
@@ -70,12 +69,6 @@ def _chunks(kind: str, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, 
         chunks.setdefault(script.chunk(name), {})[name] = text
     for digits in sorted(chunks):
         yield f"data/{kind}/{digits}.js", script.call(kind, chunks[digits])
-
-
-def _published() -> list[Published]:
-    """Figures from papers, where this installation has them."""
-    folders = [Path(folder) / "results" / "published" for folder in harness.__path__]
-    return [row for folder in folders for row in papers.read(folder)]
 
 
 def static() -> Iterator[tuple[str, str]]:
