@@ -99,7 +99,8 @@ def test_every_published_row_of_the_paper_has_an_experiment(paper):
     missing = [
         row
         for row in rows
-        if not any(
+        if row.time_steps  # a row that does not say its T cannot be run
+        and not any(
             published.is_same_name(row.dataset, title)
             and published.is_same_name(row.network, trial.network.name)
             and published.is_same_method(row, trial.method)
