@@ -80,7 +80,7 @@ def test_files_come_in_the_order_of_their_paths(tmp_path):
     made = records.sweep()[:12]
     for number, each in enumerate(random.Random(0).sample(made, len(made))):
         record.write(each, tmp_path / ("a" if number % 2 else "a-b") / "deep"[: number % 5])
-    files = list(record.paths([tmp_path]))
+    files = record.paths([tmp_path])
     assert files == sorted(files)
     assert len(files) == 12
 
