@@ -58,6 +58,7 @@ async function drawCurves(rows) {
     type: 'button', class: 'link', onclick: () => openDetails({ cell: curve.row.key, record: '' }),
   }, glyph('', curve), curveName(curve.row, chosen))) : []));
   setPlots(byId('curves'), plots);
+  byId('curves').dataset.drawn = state.curves;
 }
 
 // A method keeps its look; two configurations of one method are told apart.
@@ -73,7 +74,7 @@ function curveName(row, chosen) {
 
 function curvesNote(chosen, plots) {
   if (!chosen.length) return 'No configuration with a result matches these filters.';
-  const which = pins().length ? `The ${chosen.length} configurations ticked in the table.`
+  const which = pins().length ? `${chosen.length === 1 ? 'The configuration' : `The ${chosen.length} configurations`} ticked in the table.`
     : `Each method’s longest simulation on ${chosen[0].dataset}, ${chosen[0].network}; tick rows of the table to see others (${MOST} at most).`;
   return plots.length ? `${KINDS[state.curves].note} ${which}` : `Nothing of this was measured here. ${which}`;
 }

@@ -37,7 +37,7 @@ const CELLS = {
 
 function methodCell(row) {
   if (row.kind === 'published') return [row.label];
-  const pin = el('input', { type: 'checkbox', class: 'pin', 'aria-label': `Curves of ${nameOf(row)}`, title: 'show its curves below' });
+  const pin = el('input', { type: 'checkbox', class: 'pin', 'aria-label': `Curves of ${nameOf(row)}`, title: 'show its curves' });
   pin.checked = pins().includes(row.key);
   pin.addEventListener('change', () => togglePin(row.key, pin.checked));
   const open = el('button', { type: 'button', class: 'link', 'data-cell': row.key, 'aria-label': `Open ${nameOf(row)}`,
