@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
 
 from harness import storage
 from harness.experiment_file import ConfigError
+
+NARROWEST, WIDEST = 160, 2000
+"""Characters of a line on stdout where it is no terminal."""
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
 Paths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Records or folders that hold them.")]
@@ -42,7 +47,25 @@ def _sentence(error: Exception) -> str:
 
 def show(table: Any) -> None:
     """A table on stdout: as wide as the terminal, or wide enough for every column where nobody looks."""
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else _width(table)).print(table)
+
+
+def plain(table: Any) -> str:
+    """The same text for a file."""
+    console = Console(width=_width(table))
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _width(shown: Any) -> int:
+    """Characters that the widest table needs, and no fewer than make a line of text readable."""
+    if isinstance(shown, Group):
+        return max(map(_width, shown.renderables), default=NARROWEST)
+    if not isinstance(shown, Table):
+        return NARROWEST
+    endless = Console(width=WIDEST)
+    return max(NARROWEST, Measurement.get(endless, endless.options, shown).maximum)
 
 
 @contextmanager

@@ -135,8 +135,8 @@ def _is_nothing(deviation: float, values: Sequence[float]) -> bool:
 
 
 def _rounded(difference: float) -> float:
-    """Zero for what rounding leaves of none."""
-    return difference if abs(difference) > 1e-9 else 0.0
+    """Zero for what rounding leaves of none: records hold percentages to six decimals."""
+    return difference if abs(difference) > 2e-6 else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,7 +1,6 @@
 """Commands that put records beside each other: the table that a paper would print, and two methods compared."""
 
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness import storage
-from harness.command import Json, Paths, refused, say, short, show
+from harness.command import Json, Paths, plain, refused, say, short, show
 from harness.experiment_file import ConfigError
 
 app = typer.Typer()
@@ -88,7 +87,7 @@ def table(
             text = tables.written(found, format.value, measures=names, anytime=anytime)  # type: ignore[arg-type]
             _put(text, output)
         elif output:
-            _put(_plain(tables.shown(found, measures=names, anytime=anytime)), output)
+            _put(plain(tables.shown(found, measures=names, anytime=anytime)), output)
         else:
             show(tables.shown(found, measures=names, anytime=anytime))
 
@@ -131,15 +130,6 @@ def _put(text: str, output: Path | None) -> None:
         return
     storage.write_atomic(output, text)
     say(False, f"written: {short(output.absolute())}")
-
-
-def _plain(table: object) -> str:
-    from rich.console import Console
-
-    console = Console(width=160, file=sys.stdout)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
 
 
 @contextmanager

@@ -257,3 +257,9 @@ def test_the_command_says_that_one_seed_has_no_interval(folder):
 def test_the_command_writes_json(folder):
     result = CliRunner().invoke(app, ["compare", "dsr", "bptt", folder, "--json"])
     assert json.loads(result.stdout)["pairs"][0]["difference"] == pytest.approx(1.65)
+
+
+def test_what_rounding_to_six_decimals_leaves_is_no_difference():
+    first, second = {0: 98.333333, 1: 98.333333, 2: 98.611111}, {0: 98.888889, 1: 98.055556, 2: 98.333333}
+    found = contrast.of(first, second)
+    assert (found.difference, found.more_seeds) == (0.0, None)
