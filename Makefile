@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all set-up themselves; `make` lists what there is.
 PYTHON ?= python3
 BIN := .venv/bin
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 .PHONY: help setup demo test test-long lint format
 
@@ -16,7 +16,7 @@ setup:
 demo: setup
 	@$(BIN)/harness sweep configs/digits.yaml --set results=results/demo
 
-## make test     lint, types and all tests but the long ones, in TEST_PROCESSES=2 processes
+## make test     lint, types and all tests but the long ones, in TEST_PROCESSES=3 processes
 test: setup lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not long"
 

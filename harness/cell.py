@@ -273,7 +273,8 @@ def order(cell: Cell) -> tuple:
 
 def _processor(record: Measured, latency: Latency) -> str:
     gpus = record.machine.get("gpus") or [None]
-    return str((record.machine.get("cpu") if latency.device == "cpu" else gpus[0]) or latency.device)
+    on_cpu = latency.device.casefold().startswith("cpu")  # "CPU, 2 threads"
+    return str((record.machine.get("cpu") if on_cpu else gpus[0]) or latency.device)
 
 
 def _comparable(value: Any) -> tuple[float, str]:

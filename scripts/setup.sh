@@ -8,9 +8,10 @@ stamp=.venv/.installed
 
 say() { printf 'setup: %s\n' "$*"; }
 
-# --- Debian packages: a compiler, the libraries that FFCV is compiled against, a browser for tests ----------------
-packages=(chromium fonts-dejavu-core g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev)
+# --- Debian packages: a compiler and the libraries that FFCV is compiled against; for tests a browser -------------
+packages=(g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv python3-dev)
+packages+=(chromium fonts-dejavu-core)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

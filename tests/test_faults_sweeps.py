@@ -99,7 +99,7 @@ def test_full_and_read_only_disks_are_waited_for(tmp_path, fleet, undisturbed):
     """First for checkpoints, then for records on a disk of their own; a share that is read-only for a while."""
     sweep = Sweep(tmp_path, **LONG)
     (tmp_path / "kept").mkdir()
-    with mounted(sweep.results, kilobytes=8000), mounted(sweep.place, kilobytes=200):
+    with mounted(sweep.results, kilobytes=8000), mounted(sweep.place, kilobytes=2000):
         (sweep.place / "checkpoints").mkdir()
         (sweep.results / "kept").mkdir()
         subprocess.run(["mount", "--bind", str(sweep.results / "kept"), str(sweep.place / "checkpoints")], check=True)

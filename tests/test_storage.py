@@ -215,7 +215,8 @@ def test_a_sweep_on_an_object_store_is_killed_goes_on_and_leaves_what_a_local_on
     for trial in trials:
         assert learned(found[trial.id]) == learned(sweep.run_one(local, trial, lambda metrics: None))
     left = {str(file.relative_to(tmp_path / "local")) for file in (tmp_path / "local").rglob("*.*") if file.is_file()}
-    published = {f"small/{name}" for name in publish.FILES}
+    # Neither method has a theory to draw.
+    published = {f"small/{name}" for name in publish.FILES if name != "convergence.svg"}
     root = storage.at("s3://results/swept")
     there = {str(file).removeprefix(f"{root}/") for file in storage.files(root, "")}
     assert there == left | published
