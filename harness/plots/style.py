@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from harness.markup import clean
 
@@ -110,8 +110,9 @@ def logarithmic(axis: Axis) -> None:
     """Make an axis, its data drawn, logarithmic, with plain numbers and enough of them."""
     (axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale)("log")
     low, high = axis.get_view_interval()
-    # Powers of ten alone would leave a narrow range with a single number on its axis.
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 50 else (1.0,)))
+    # Powers of ten alone would leave a narrow range with a single number on its axis, and so would 1, 2, 5, ...
+    subs = (1.0, 2.0, 5.0) if high / low < 50 else (1.0,)
+    axis.set_major_locator(MaxNLocator(5) if high / low < 5 else LogLocator(subs=subs))
     axis.set_minor_formatter(NullFormatter())
     # Matplotlib's own would be a formula, and so appear as its source.
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
