@@ -273,8 +273,9 @@ def order(cell: Cell) -> tuple:
 
 def _processor(record: Measured, latency: Latency) -> str:
     gpus = record.machine.get("gpus") or [None]
-    on_cpu = latency.device.casefold().startswith("cpu")  # "CPU, 2 threads"
-    return str((record.machine.get("cpu") if on_cpu else gpus[0]) or latency.device)
+    if latency.device[:3].casefold() == "cpu":  # 'CPU, 2 threads'
+        return f"{record.machine.get('cpu') or 'CPU'}{latency.device[3:]}"
+    return str(gpus[0] or latency.device)
 
 
 def _comparable(value: Any) -> tuple[float, str]:
