@@ -5,7 +5,7 @@ import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
@@ -148,7 +148,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train one trial of FILE here, without Ray: the first that fits the options."""
     from harness import backlog, sweep
-    from harness.progress import described
+    from harness.progress import described, epoch_line
 
     experiment = job.placed(_experiment(file, set_, smoke, quiet))
     wanted = {"label": method, "time_steps": time_steps, "seed": seed}
@@ -162,12 +162,7 @@ def train(
         say(quiet, f"starts from {each.name}, which has no record yet and runs first")
     say(quiet, f"trial {trial.id}: {trial.label}, T={trial.time_steps}, seed {trial.seed}")
 
-    def show(metrics: dict[str, Any]) -> None:
-        shown = {"validation": metrics.get("validation_accuracy"), "test": metrics.get("test_accuracy")}
-        accuracies = "".join(f", {part} {value:.2f} %" for part, value in shown.items() if value is not None)
-        say(quiet, f"epoch {metrics['epoch']}: loss {metrics['train_loss']:.4f}{accuracies}")
-
-    result = sweep.run_one(experiment, trial, show)
+    result = sweep.run_one(experiment, trial, lambda metrics: say(quiet, epoch_line(metrics)))
     print(result.model_dump_json(indent=1, exclude_none=True) if json_ else described(result))
     if result.outcome == "failed":
         raise typer.Exit(1)

@@ -31,6 +31,7 @@ def reproduce(
     from harness import data_cli, record, sweep
     from harness import reproduce as again
     from harness.data import source
+    from harness.progress import epoch_line
 
     with refused():
         file = record.find(run)
@@ -46,7 +47,7 @@ def reproduce(
         say(quiet, f"this version of the harness calls the trial {trial.id}: a default has changed since")
     if record.of([trial.id], experiment.folder):
         say(quiet, f"reproduced before, in {short(experiment.folder)}; compared without training again")
-    here = sweep.run_one(experiment, trial, lambda metrics: say(quiet, _epoch(metrics)))
+    here = sweep.run_one(experiment, trial, lambda metrics: say(quiet, epoch_line(metrics)))
     comparison = again.compared(recorded, here)
     if json_:
         print(json.dumps(comparison.as_dict(), indent=1))
@@ -108,9 +109,3 @@ def import_(
 
 def _some(ids: tuple[str, ...]) -> str:
     return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-
-
-def _epoch(metrics: dict) -> str:
-    accuracy = metrics.get("validation_accuracy")
-    shown = f", validation {accuracy:.2f} %" if accuracy is not None else ""
-    return f"epoch {metrics['epoch']}: loss {metrics['train_loss']:.4f}{shown}"

@@ -150,3 +150,10 @@ def described(result: Record) -> str:
     accuracy = result.accuracy[max(result.accuracy)]
     seconds = f" in {result.wall_seconds:.1f} s" if result.wall_seconds is not None else ""
     return f"{name}: {accuracy:.2f} %{seconds}"
+
+
+def epoch_line(metrics: dict[str, Any]) -> str:
+    """What was reported behind an epoch, in one line."""
+    shown = {"validation": metrics.get("validation_accuracy"), "test": metrics.get("test_accuracy")}
+    accuracies = "".join(f", {part} {value:.2f} %" for part, value in shown.items() if value is not None)
+    return f"epoch {metrics['epoch']}: loss {metrics['train_loss']:.4f}{accuracies}"
